@@ -1,0 +1,128 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// Every target is compiled with the same settings; warnings are errors in CI (`ops/test` passes the flag).
+let settings: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+func library(_ name: String, in layer: String, uses: [String] = [], plugins: [String] = []) -> Target {
+  .target(
+    name: name, dependencies: uses.map { .byName(name: $0) }, path: "Sources/\(layer)/\(name)",
+    swiftSettings: settings, plugins: plugins.map { .plugin(name: $0) })
+}
+
+func program(_ name: String, uses: [String], in layer: String = "Executables") -> Target {
+  .executableTarget(
+    name: name, dependencies: uses.map { .byName(name: $0) }, path: "Sources/\(layer)/\(name)",
+    swiftSettings: settings)
+}
+
+func tests(of name: String, uses: [String] = []) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: ([name] + uses).map { .byName(name: $0) }, path: "Tests/\(name)Tests",
+    swiftSettings: settings)
+}
+
+func system(_ name: String, _ pkgConfig: String? = nil, debian: String) -> Target {
+  .systemLibrary(name: name, path: "Sources/System/\(name)", pkgConfig: pkgConfig, providers: [.apt([debian])])
+}
+
+let package = Package(
+  name: "fleetpush",
+  targets: [
+    // System: one module per C library, imported by its single owner.
+    system("CLinux", debian: "libc6-dev"),
+    system("CNghttp2", "libnghttp2", debian: "libnghttp2-dev"),
+    system("COpenSSL", "libcrypto", debian: "libssl-dev"),
+    system("CHiredis", "hiredis", debian: "libhiredis-dev"),
+    system("CRdKafka", "rdkafka", debian: "librdkafka-dev"),
+    system("CMicrohttpd", "libmicrohttpd", debian: "libmicrohttpd-dev"),
+
+    // Ground: bytes, the loop, telemetry, settings.
+    library("Bytes", in: "Ground"),
+    library("Reactor", in: "Ground", uses: ["Bytes", "CLinux"]),
+    library("Telemetry", in: "Ground"),
+    library("Settings", in: "Ground"),
+
+    // Wire: the protobuf codec and what `protoc` makes of Protos/.
+    library("Protobuf", in: "Wire", uses: ["Bytes"]),
+    program("protoc-gen-fleetpush", uses: ["Protobuf", "Bytes"], in: "Wire"),
+    .plugin(
+      name: "GenerateProtos", capability: .buildTool(), dependencies: ["protoc-gen-fleetpush"],
+      path: "Sources/Wire/GenerateProtos"),
+    library("Schema", in: "Wire", uses: ["Protobuf", "GRPC", "Bytes"], plugins: ["GenerateProtos"]),
+
+    // Transport: HTTP/2, gRPC, the admin port.
+    library("HTTP2", in: "Transport", uses: ["Reactor", "Bytes", "CNghttp2", "Telemetry"]),
+    library("GRPC", in: "Transport", uses: ["HTTP2", "Reactor", "Protobuf", "Bytes", "Telemetry"]),
+    library("StandardServices", in: "Transport", uses: ["GRPC", "Schema", "Protobuf", "Reactor", "Bytes"]),
+    library("Admin", in: "Transport", uses: ["Telemetry", "CMicrohttpd"]),
+
+    // Stores: clients of Redis and Kafka.
+    library("Redis", in: "Stores", uses: ["Reactor", "Bytes", "CHiredis", "Telemetry"]),
+    library("Kafka", in: "Stores", uses: ["Reactor", "Bytes", "CRdKafka", "Telemetry"]),
+
+    // Domain: state machines and records.
+    library("Routing", in: "Domain", uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry"]),
+    library("FileStore", in: "Domain", uses: ["Reactor", "Bytes", "COpenSSL"]),
+
+    // Services.
+    library(
+      "GatewayService", in: "Services",
+      uses: ["StandardServices", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+    library(
+      "UploaderService", in: "Services",
+      uses: ["StandardServices", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+    library(
+      "AgentService", in: "Services",
+      uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+    library(
+      "PushControl", in: "Services",
+      uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+
+    // Executables: @main, wiring, flags.
+    program(
+      "gateway",
+      uses: [
+        "GatewayService", "Routing", "FileStore", "GRPC", "Admin", "Redis", "Kafka", "Reactor", "Settings", "Telemetry",
+      ]),
+    program(
+      "uploader",
+      uses: [
+        "UploaderService", "Routing", "FileStore", "GRPC", "Admin", "Redis", "Kafka", "Reactor", "Settings",
+        "Telemetry",
+      ]),
+    program("agent", uses: ["AgentService", "GRPC", "Reactor", "Settings", "Telemetry"]),
+    program("pushctl", uses: ["PushControl", "GRPC", "Reactor", "Settings", "Telemetry"]),
+    program("devbroker", uses: ["Kafka", "Settings", "Telemetry"]),
+    program("bench", uses: ["GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Settings", "Telemetry"]),
+
+    tests(of: "Bytes"),
+    tests(of: "Reactor", uses: ["Bytes"]),
+    tests(of: "Telemetry"),
+    tests(of: "Settings"),
+    tests(of: "Protobuf", uses: ["Bytes"]),
+    tests(of: "Schema", uses: ["Protobuf", "Bytes"]),
+    tests(of: "HTTP2", uses: ["Reactor", "Bytes"]),
+    tests(of: "GRPC", uses: ["HTTP2", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry"]),
+    tests(of: "StandardServices", uses: ["GRPC", "Schema", "Protobuf", "Reactor", "Bytes"]),
+    tests(of: "Admin", uses: ["Telemetry"]),
+    tests(of: "Redis", uses: ["Reactor", "Bytes", "Telemetry"]),
+    tests(of: "Kafka", uses: ["Reactor", "Bytes", "Telemetry"]),
+    tests(of: "Routing", uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes"]),
+    tests(of: "FileStore", uses: ["Reactor", "Bytes"]),
+    tests(
+      of: "GatewayService",
+      uses: ["Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+    tests(
+      of: "UploaderService",
+      uses: ["Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+    tests(of: "AgentService", uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+    tests(of: "PushControl", uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+  ]
+)
