@@ -28,8 +28,8 @@ func tests(of name: String, uses: [String] = []) -> Target {
     swiftSettings: settings)
 }
 
-func system(_ name: String, _ pkgConfig: String? = nil, debian: String) -> Target {
-  .systemLibrary(name: name, path: "Sources/System/\(name)", pkgConfig: pkgConfig, providers: [.apt([debian])])
+func system(_ name: String, debian: String) -> Target {
+  .systemLibrary(name: name, path: "Sources/System/\(name)", providers: [.apt([debian])])
 }
 
 let package = Package(
@@ -37,11 +37,11 @@ let package = Package(
   targets: [
     // System: one module per C library, imported by its single owner.
     system("CLinux", debian: "libc6-dev"),
-    system("CNghttp2", "libnghttp2", debian: "libnghttp2-dev"),
-    system("COpenSSL", "libcrypto", debian: "libssl-dev"),
-    system("CHiredis", "hiredis", debian: "libhiredis-dev"),
-    system("CRdKafka", "rdkafka", debian: "librdkafka-dev"),
-    system("CMicrohttpd", "libmicrohttpd", debian: "libmicrohttpd-dev"),
+    system("CNghttp2", debian: "libnghttp2-dev"),
+    system("COpenSSL", debian: "libssl-dev"),
+    system("CHiredis", debian: "libhiredis-dev"),
+    system("CRdKafka", debian: "librdkafka-dev"),
+    system("CMicrohttpd", debian: "libmicrohttpd-dev"),
 
     // Ground: bytes, the loop, telemetry, settings.
     library("Bytes", in: "Ground"),
@@ -74,10 +74,16 @@ let package = Package(
     // Services.
     library(
       "GatewayService", in: "Services",
-      uses: ["StandardServices", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+      uses: [
+        "StandardServices", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
+        "Telemetry",
+      ]),
     library(
       "UploaderService", in: "Services",
-      uses: ["StandardServices", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+      uses: [
+        "StandardServices", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
+        "Telemetry",
+      ]),
     library(
       "AgentService", in: "Services",
       uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),

@@ -1,7 +1,6 @@
 import Bytes
 import Testing
 
-
 @Suite struct BytesTests {
   @Test func slicesShareTheMemory() {
     let whole = Bytes([1, 2, 3, 4, 5])
