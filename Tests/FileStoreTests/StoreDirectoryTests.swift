@@ -1,6 +1,6 @@
 import Bytes
 import FileStore
-import Glibc
+import Foundation
 import Testing
 
 @Suite struct StoreDirectoryTests {
@@ -8,10 +8,9 @@ import Testing
   final class Place {
     let path: String
     init() {
-      var template = Array("/tmp/fleetpush-store-XXXXXX".utf8CString)
-      path = template.withUnsafeMutableBufferPointer { String(cString: mkdtemp($0.baseAddress)) }
+      path = FileManager.default.temporaryDirectory.appending(path: "fleetpush-store-\(UUID().uuidString)").path
     }
-    deinit { _ = nftw(path, { name, _, _, _ in remove(name) }, 16, FTW_DEPTH | FTW_PHYS) }
+    deinit { try? FileManager.default.removeItem(atPath: path) }
   }
 
   func pattern(_ count: Int) -> Bytes { Bytes((0..<count).lazy.map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }) }
