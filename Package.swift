@@ -47,7 +47,7 @@ let package = Package(
     library("Bytes", in: "Ground"),
     library("Reactor", in: "Ground", uses: ["Bytes", "CLinux"]),
     library("Telemetry", in: "Ground"),
-    library("Settings", in: "Ground"),
+    library("Settings", in: "Ground", uses: ["Reactor"]),
 
     // Wire: the protobuf codec and what `protoc` makes of Protos/.
     library("Protobuf", in: "Wire", uses: ["Bytes"]),
@@ -111,7 +111,7 @@ let package = Package(
     tests(of: "Bytes"),
     tests(of: "Reactor", uses: ["Bytes"]),
     tests(of: "Telemetry"),
-    tests(of: "Settings"),
+    tests(of: "Settings", uses: ["Reactor"]),
     tests(of: "Protobuf", uses: ["Bytes"]),
     tests(of: "Schema", uses: ["Protobuf", "Bytes"]),
     tests(of: "HTTP2", uses: ["Reactor", "Bytes"]),

@@ -1,3 +1,4 @@
+import Reactor
 import Testing
 
 @testable import Settings
@@ -120,6 +121,10 @@ import Testing
     #expect { try commands.select(["--help"]) } throws: { ($0 as? UsageExit)?.status == 0 }
   }
 
-  @Test(arguments: ["", "host", "host:", ":x", "a:b:1", "[]:1", "h/t:1", "h:-1", "h:65536", "::1:80"])
-  func badAddressesAreRefused(text: String) { #expect(HostPort(text) == nil) }
+  @Test(arguments: ["host", "host:", "host:x", "h/t:1", "h:-1", "h:65536", "a b:1"])
+  func badAddressesAreRefused(text: String) {
+    var options = Options("x", about: "X.")
+    _ = options.required("listen", .hostPort, help: "Where.")
+    #expect { try options.parse(["--listen", text]) } throws: { ($0 as? UsageExit)?.status == 64 }
+  }
 }

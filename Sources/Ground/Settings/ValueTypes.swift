@@ -1,3 +1,5 @@
+public import Reactor
+
 /// What is wrong with a value, to follow it in a sentence: "is not a whole number".
 public struct BadValue: Error, Sendable {
   public let reason: String
@@ -83,7 +85,10 @@ extension ValueType<HostPort> {
   /// An address: 10.0.0.7:7000, gateway-1:7000, [::1]:7000, or :7000 for all addresses.
   public static var hostPort: ValueType<HostPort> {
     ValueType("HOST:PORT") { (text) throws(BadValue) in
-      guard let address = HostPort(text) else { throw BadValue("is not HOST:PORT with a port of 0 ... 65535") }
+      let full = text.hasPrefix(":") ? "0.0.0.0\(text)" : text
+      guard let address = HostPort(full), !address.host.contains(where: { "[]/ ".contains($0) }) else {
+        throw BadValue("is not HOST:PORT with a port of 0 ... 65535")
+      }
       return address
     }
   }
@@ -98,33 +103,6 @@ extension ValueType<KeyValue> {
       return KeyValue(key: String(parts[0]), value: String(parts[1]))
     }
   }
-}
-
-/// A host name or address, and a port.
-public struct HostPort: Sendable, Hashable, CustomStringConvertible {
-  /// Without brackets; "0.0.0.0" where none was given.
-  public var host: String
-  public var port: Int
-
-  public init(host: String, port: Int) {
-    self.host = host
-    self.port = port
-  }
-
-  public init?(_ text: String) {
-    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }
-    var host = text[..<colon]
-    if host.hasPrefix("["), host.hasSuffix("]") {
-      host = host.dropFirst().dropLast()
-      guard !host.isEmpty else { return nil }
-    } else if host.contains(where: { ":[]/ ".contains($0) }) {
-      return nil
-    }
-    self.init(host: host.isEmpty ? "0.0.0.0" : String(host), port: Int(port))
-  }
-
-  /// `host:port`, with brackets around an IPv6 address.
-  public var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 }
 
 /// A key with its value.

@@ -31,7 +31,7 @@ public final class AdminServer: Sendable {
   /// The address that was asked for.
   public let host: String
   /// The port that is bound, also when 0 was asked for.
-  public let port: Int
+  public let port: UInt16
 
   /// Binds and starts to answer.
   ///
@@ -40,7 +40,7 @@ public final class AdminServer: Sendable {
   ///   - port: 0 takes a free one.
   ///   - readiness: called on the admin thread for each `/readyz`: nil when the process is ready, else why it isn't.
   public init(
-    host: String, port: Int, metrics: MetricsRegistry, readiness: @escaping @Sendable () -> String? = { nil }
+    host: String, port: UInt16, metrics: MetricsRegistry, readiness: @escaping @Sendable () -> String? = { nil }
   ) throws(AdminError) {
     let (socket, boundPort) = try listen(host: host, port: port)
     let pages = Unmanaged.passRetained(AdminPages(metrics: metrics, readiness: readiness))
@@ -85,7 +85,7 @@ public struct AdminError: Error, Sendable, CustomStringConvertible {
 }
 
 /// A socket that listens, and its port.
-private func listen(host: String, port: Int) throws(AdminError) -> (socket: Int32, port: Int) {
+private func listen(host: String, port: UInt16) throws(AdminError) -> (socket: Int32, port: UInt16) {
   var hints = addrinfo()
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV
   hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
@@ -118,7 +118,7 @@ private func listen(host: String, port: Int) throws(AdminError) -> (socket: Int3
     code: .bindFailed, message: "the admin port can't bind \(host):\(port): \(String(cString: strerror(failure)))")
 }
 
-private func boundPort(of file: Int32) -> Int? {
+private func boundPort(of file: Int32) -> UInt16? {
   var address = sockaddr_storage()
   var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
   let status = withUnsafeMutablePointer(to: &address) { pointer in
@@ -126,5 +126,5 @@ private func boundPort(of file: Int32) -> Int? {
   }
   guard status == 0 else { return nil }
   // sin_port and sin6_port stand at the same place, after the family.
-  return withUnsafeBytes(of: &address) { Int(UInt16(bigEndian: $0.load(fromByteOffset: 2, as: UInt16.self))) }
+  return withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.load(fromByteOffset: 2, as: UInt16.self)) }
 }
