@@ -31,6 +31,10 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
   public let scratch = UnsafeMutableRawBufferPointer.allocate(
     byteCount: EventLoop.sharedBufferBytes, alignment: 4096)
 
+  /// The outgoing frame buffer that all HTTP/2 sessions of the loop share (see CNghttp2's shim).
+  public let frameBuffer = UnsafeMutableRawPointer.allocate(byteCount: EventLoop.frameBufferBytes, alignment: 64)
+  public static let frameBufferBytes = 32 * 1024
+
   /// The size of each of a loop's two shared buffers.
   public static let sharedBufferBytes = 256 * 1024
   /// Tasks that one turn runs before it looks at the sockets again, so that tasks which wake each other can't starve them.
@@ -53,6 +57,7 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
   deinit {
     readBuffer.deallocate()
     scratch.deallocate()
+    frameBuffer.deallocate()
   }
 
   // MARK: Starting and stopping
