@@ -5,7 +5,8 @@ import PackagePlugin
 /// `Protos` directory if it has one, else those in the package's.
 ///
 /// One command makes all files, as they share namespaces and a list; it runs again when a .proto file or the generator
-/// has changed.
+/// has changed. SwiftPM asks a plugin again only when the package's own directories change: after a .proto file was added
+/// or removed, touch Package.swift.
 @main
 struct GenerateProtos: BuildToolPlugin {
   func createBuildCommands(context: PluginContext, target: any Target) throws -> [Command] {
