@@ -1,0 +1,195 @@
+"""Records through Kafka, jobs through pushctl, and agents whose gateway is killed."""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+import unittest
+
+from support import (PROGRAMS, SECONDS, Cluster, Ours, Session, eventually, jobs_pb2, jobs_pb2_grpc, md5, metrics, online, processes,
+                     shared)
+from test_contract import fresh
+
+MIB = 1 << 20
+
+
+def counters(server):
+    seen = metrics(server)
+    return {how: seen.get(f"fleetpush_kafka_records_{how}_total", 0) for how in ("consumed", "kept", "filtered")}
+
+
+class Agent:
+    """A running agent, in a folder of its own, with its output in a file."""
+
+    def __init__(self, client_id, gateways):
+        self.client_id = client_id
+        self.directory = tempfile.mkdtemp(prefix="fleetpush-agent-")
+        self.log = os.path.join(self.directory, "log")
+        self.files = os.path.join(self.directory, "files")
+        os.mkdir(self.files)
+        with open(self.log, "wb") as log:
+            self.child = subprocess.Popen(
+                [f"{PROGRAMS}/agent", "--client-id", client_id, "--gateway", ",".join(server["listen"] for server in gateways),
+                 "--dir", self.files], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def stop(self):
+        self.child.terminate()
+        return self.child.wait(timeout=SECONDS)
+
+
+class Filter(unittest.TestCase):
+    def test_two_gateways_on_one_partition(self):
+        """Both consume every record; the one that a record isn't for drops it."""
+        cluster = Cluster("--gateways", "2", "--uploaders", "1", "--partitions", "1")
+        self.addCleanup(cluster.down)
+        client = fresh("client")
+        session = Session(Ours, cluster.channel(cluster.gateways[0]), client)
+        self.addCleanup(session.close)
+        online(cluster, client)
+        before = [counters(gateway) for gateway in cluster.gateways]
+        jobs = jobs_pb2_grpc.JobServiceStub(cluster.channel(cluster.gateways[1]))
+        for number in range(5):
+            job = jobs_pb2.Job(targets=jobs_pb2.Targets(client_ids=[client]), text=Ours.push.TextMessage(content=str(number)))
+            jobs.Submit(jobs_pb2.SubmitRequest(job=job), timeout=SECONDS)
+        self.assertEqual(sorted(session.next("text").text.content for _ in range(5)), list("01234"))
+
+        def grown(index):
+            now = counters(cluster.gateways[index])
+            return {how: now[how] - before[index][how] for how in now}
+        eventually(lambda: grown(1)["filtered"] >= 5, "the other gateway filters five records")
+        self.assertEqual(grown(0), {"consumed": 5, "kept": 5, "filtered": 0})
+        self.assertEqual(grown(1), {"consumed": 5, "kept": 0, "filtered": 5})
+
+
+class Jobs(unittest.TestCase):
+    """pushctl and agents."""
+
+    def setUp(self):
+        self.cluster = shared()
+
+    def agent(self, order=(0, 1)):
+        agent = Agent(fresh("agent"), [self.cluster.gateways[index] for index in order])
+        self.addCleanup(agent.stop)
+        online(self.cluster, agent.client_id)
+        return agent
+
+    def file(self, size):
+        data = os.urandom(MIB) * (size // MIB) + os.urandom(size % MIB)
+        handle, path = tempfile.mkstemp(prefix="fleetpush-file-")
+        self.addCleanup(os.remove, path)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        return path, md5(data)
+
+    def ended(self, job):
+        def status():
+            found, _ = self.cluster.pushctl("status", job)
+            return found if found["state"] != "RUNNING" else None
+        return eventually(status, f"{job} ended", 120)
+
+    def test_a_file_to_two_agents(self):
+        agents = [self.agent((0, 1)), self.agent((1, 0))]
+        path, digest = self.file(5 * MIB + 77)
+        upload, _ = self.cluster.pushctl("upload", path)
+        self.assertEqual((upload["md5"], upload["size"]), (digest, 5 * MIB + 77))
+        targets = [part for agent in agents for part in ("--client", agent.client_id)]
+        pushed, _ = self.cluster.pushctl("push", *targets, "--file-id", upload["file_id"])
+        final = self.ended(pushed["job_id"])
+        self.assertEqual(final["state"], "SUCCEEDED", final)
+        rows = {row["client_id"]: row for row in final["targets"]}
+        for agent, gateway in zip(agents, ["gateway-1", "gateway-2"]):
+            row = rows[agent.client_id]
+            self.assertEqual((row["state"], row["md5"], row["size"], row["gateway"]), ("VERIFIED", digest, 5 * MIB + 77, gateway))
+            self.assertTrue(row["path"].startswith(agent.files), row)
+            with open(row["path"], "rb") as copy:
+                self.assertEqual(hashlib.file_digest(copy, "md5").hexdigest(), digest)
+
+    def test_upload_and_push_in_one(self):
+        agent = self.agent()
+        path, digest = self.file(100_000)
+        pushed, _ = self.cluster.pushctl("push", "--client", agent.client_id, "--file", path)
+        final = self.ended(pushed["job_id"])
+        self.assertEqual([(row["state"], row["md5"]) for row in final["targets"]], [("VERIFIED", digest)])
+
+    def test_an_empty_file(self):
+        agent = self.agent()
+        path, digest = self.file(0)
+        pushed, _ = self.cluster.pushctl("push", "--client", agent.client_id, "--file", path)
+        final = self.ended(pushed["job_id"])
+        self.assertEqual([(row["state"], row["md5"]) for row in final["targets"]], [("VERIFIED", digest)])
+
+    def test_text_and_event_are_printed_by_the_agent(self):
+        agent = self.agent()
+        for arguments in [["--text", "hello agent"], ["--event", "update"]]:
+            pushed, _ = self.cluster.pushctl("push", "--client", agent.client_id, *arguments)
+            self.assertEqual(self.ended(pushed["job_id"])["state"], "SUCCEEDED")
+        eventually(lambda: all(word in processes.tail(agent.log, 100) for word in ["hello agent", "update"]), "printed")
+
+    def test_clients_and_nodes(self):
+        agent = self.agent((1, 0))
+        clients, _ = self.cluster.pushctl("clients")
+        row = next(client for client in clients["clients"] if client["client_id"] == agent.client_id)
+        self.assertEqual((row["online"], row["node_id"]), (True, "gateway-2"))
+        nodes, _ = self.cluster.pushctl("nodes")
+        found = {node["node_id"]: node["address"] for node in nodes["nodes"]}
+        for gateway in self.cluster.gateways:
+            self.assertEqual(found[gateway["name"]], gateway["listen"])
+
+    def test_to_all(self):
+        agents = [self.agent((0, 1)), self.agent((1, 0))]
+        pushed, _ = self.cluster.pushctl("push", "--all", "--text", "to everybody")
+        for agent in agents:
+            eventually(lambda: "to everybody" in processes.tail(agent.log, 100), f"{agent.client_id} has the text")
+        self.assertTrue(pushed["job_id"])
+
+
+class KilledGateway(unittest.TestCase):
+    SIZE = 256 * MIB
+
+    def test_an_agent_goes_on_at_the_other_gateway(self):
+        """kill -9 as soon as the ledger shows that bytes have arrived; the copy is right, and came from both."""
+        cluster = Cluster("--gateways", "2", "--uploaders", "1")
+        self.addCleanup(cluster.down)
+        agent = Agent(fresh("agent"), cluster.gateways)
+        self.addCleanup(agent.stop)
+        online(cluster, agent.client_id, gateway=1)
+        path = os.path.join(agent.directory, "source")
+        block = os.urandom(MIB)
+        digest = hashlib.md5()
+        with open(path, "wb") as file:
+            for number in range(self.SIZE // MIB):
+                block = number.to_bytes(8, "big") + block[8:]
+                file.write(block)
+                digest.update(block)
+        upload, _ = cluster.pushctl("upload", path)
+        cluster.gateways.reverse()  # pushctl talks to the one that stays.
+        pushed, _ = cluster.pushctl("push", "--client", agent.client_id, "--file-id", upload["file_id"])
+        eventually(lambda: self.partial(agent) > 0, "first bytes on the agent's disk")
+        cluster.run("kill", "gateway-1")
+        at_kill = self.partial(agent)
+        self.assertLess(at_kill, self.SIZE, "the download had ended before the kill")
+
+        def status():
+            found, _ = cluster.pushctl("status", pushed["job_id"])
+            return found if found["state"] != "RUNNING" else None
+        final = eventually(status, "the job ended", 120)
+        row = final["targets"][0]
+        self.assertEqual((row["state"], row["md5"], row["gateway"]), ("VERIFIED", digest.hexdigest(), "gateway-2"))
+        with open(row["path"], "rb") as copy:
+            self.assertEqual(hashlib.file_digest(copy, "md5").hexdigest(), digest.hexdigest())
+
+    def partial(self, agent):
+        """Bytes in the unfinished files of an agent."""
+        total = 0
+        for folder, _, names in os.walk(agent.files):
+            for name in names:
+                try:
+                    total += os.stat(os.path.join(folder, name)).st_blocks * 512
+                except FileNotFoundError:
+                    pass
+        return min(total, self.SIZE - 1) if total else 0
+
+
+if __name__ == "__main__":
+    unittest.main()
