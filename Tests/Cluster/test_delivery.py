@@ -1,7 +1,6 @@
 """Records through Kafka, jobs through pushctl, and agents whose gateway is killed."""
 
 import hashlib
-import json
 import os
 import subprocess
 import tempfile
