@@ -44,6 +44,9 @@ public final class Listener: ReadinessHandler {
 
   deinit { close() }
 
+  /// Closes an accepted connection that nobody has taken over.
+  public static func refuse(_ descriptor: Int32) { Sockets.close(descriptor) }
+
   /// Stops accepting; what was accepted goes on.
   public func close() {
     retry?.cancel()

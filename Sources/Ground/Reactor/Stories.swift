@@ -55,3 +55,38 @@ private final class SleepWaiter {
     continuation = nil
   }
 }
+
+extension EventLoop {
+  /// Runs a part of a story; when its task is cancelled meanwhile, `onCancel` is called on this loop.
+  public func cancellable<T>(
+    _ body: () async throws -> T, onCancel: @escaping () -> Void
+  ) async rethrows -> T {
+    let cancel = Confined(onCancel)
+    return try await withTaskCancellationHandler {
+      try await body()
+    } onCancel: {
+      execute { cancel.value() }
+    }
+  }
+}
+
+/// Where one story waits until a callback of the same loop wakes it; what it waits for is looked at again after it.
+public final class Wakeup {
+  private var continuation: UnsafeContinuation<Void, Never>?
+
+  public init() {}
+
+  /// Suspends until the next `fire`. One story at a time.
+  public func wait() async {
+    precondition(continuation == nil, "two stories wait for one wakeup")
+    await withUnsafeContinuation { continuation = $0 }
+  }
+
+  /// Wakes the story that waits, if one does.
+  public func fire() {
+    continuation?.resume()
+    continuation = nil
+  }
+
+  public var isAwaited: Bool { continuation != nil }
+}

@@ -4,12 +4,17 @@ public import Reactor
 
 /// What a connection tells its owner, on the loop.
 public protocol Http2ConnectionHandler: AnyObject {
-  /// The peer opened a stream (servers only); set `stream.handler` by returning one.
-  func connection(_ connection: Http2Connection, opened stream: Http2Stream) -> (any Http2StreamHandler)?
+  /// The peer opened a stream with this header block (servers only). Returns the stream's handler, which the stream
+  /// keeps; nil when the stream was answered or reset already, and what still comes is dropped.
+  func connection(
+    _ connection: Http2Connection, opened stream: Http2Stream, _ headers: HeaderList
+  ) -> (any Http2StreamHandler)?
   /// The peer's SETTINGS arrived for the first time: the connection works.
   func connectionReady(_ connection: Http2Connection)
   /// The peer takes no more new streams.
   func connectionGoingAway(_ connection: Http2Connection)
+  /// The last of the connection's streams has ended.
+  func connectionStreamsEnded(_ connection: Http2Connection)
   /// The connection is over; every stream was closed before. Called once.
   func connectionClosed(_ connection: Http2Connection, _ error: Http2Error?)
 }
@@ -143,6 +148,9 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
     nghttp2_session_terminate_session(session, code.rawValue)
     scheduleOutput()
   }
+
+  /// Closes without a word to the peer; streams under way are closed with it.
+  public func closeNow() { fail(nil) }
 
   func fail(_ error: Http2Error?) {
     guard !isEnding else { return }

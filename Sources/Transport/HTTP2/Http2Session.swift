@@ -16,6 +16,7 @@ extension Http2Connection {
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, onBeginHeaders)
     nghttp2_session_callbacks_set_on_header_callback(callbacks, onHeader)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, onFrameReceived)
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, onFrameSent)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, onDataChunk)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, onStreamClose)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, onSendData)
@@ -79,7 +80,7 @@ extension Http2Connection {
   }
 }
 
-/// 0, or NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE: the stream is reset.
+/// 0: the stream is taken.
 private func onBeginHeaders(
   _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ user: UnsafeMutableRawPointer?
 ) -> Int32 {
@@ -87,10 +88,6 @@ private func onBeginHeaders(
   let connection = Http2Connection.from(user)
   let id = fp_frame_stream_id(frame)
   let stream = Http2Stream(id: id, connection: connection)
-  guard let handler = connection.handler?.connection(connection, opened: stream) else {
-    return Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
-  }
-  stream.handler = handler
   connection.streams[id] = stream
   nghttp2_session_set_stream_user_data(session, id, Unmanaged.passUnretained(stream).toOpaque())
   return 0
@@ -123,18 +120,21 @@ private func onFrameReceived(
     guard let stream = connection.stream(session, fp_frame_stream_id(frame)) else { return 0 }
     let headers = stream.incoming
     stream.incoming = HeaderList()
-    let isTrailer = fp_headers_category(frame) == NGHTTP2_HCAT_HEADERS
-    // HTTP/2 has informational responses (1xx) before the response itself; gRPC has no use for them.
-    if headers.value(of: ":status", hasPrefix: "1") { return 0 }
-    if isTrailer, !headers.contains(":status") {
+    let category = fp_headers_category(frame)
+    if category == NGHTTP2_HCAT_REQUEST {
+      stream.handler = connection.handler?.connection(connection, opened: stream, headers)
+    } else if headers.value(of: ":status", hasPrefix: "1") {
+      // An informational response before the response itself; gRPC has no use for it.
+      return 0
+    } else if category == NGHTTP2_HCAT_HEADERS, !headers.contains(":status") {
       stream.handler?.streamReceivedTrailers(headers)
     } else {
       stream.handler?.streamReceivedHeaders(headers)
     }
-    if flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 { stream.handler?.streamReceivedEnd() }
+    if flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 { receivedEnd(stream) }
   case NGHTTP2_DATA.rawValue:
     guard flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 else { return 0 }
-    connection.stream(session, fp_frame_stream_id(frame))?.handler?.streamReceivedEnd()
+    if let stream = connection.stream(session, fp_frame_stream_id(frame)) { receivedEnd(stream) }
   case NGHTTP2_SETTINGS.rawValue:
     if flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) == 0 { connection.handler?.connectionReady(connection) }
   case NGHTTP2_GOAWAY.rawValue:
@@ -142,6 +142,27 @@ private func onFrameReceived(
   default:
     break
   }
+  return 0
+}
+
+private func receivedEnd(_ stream: Http2Stream) {
+  stream.hasReceivedEnd = true
+  stream.handler?.streamReceivedEnd()
+}
+
+/// A server that has ended its side before the peer did tells it to stop sending (RFC 9113 §8.1).
+private func onFrameSent(
+  _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ user: UnsafeMutableRawPointer?
+) -> Int32 {
+  guard let frame, fp_frame_flags(frame) & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 else { return 0 }
+  let type = UInt32(fp_frame_type(frame))
+  guard type == NGHTTP2_HEADERS.rawValue || type == NGHTTP2_DATA.rawValue else { return 0 }
+  let connection = Http2Connection.from(user)
+  let id = fp_frame_stream_id(frame)
+  guard connection.role == .server, let stream = connection.stream(session, id), !stream.hasReceivedEnd else {
+    return 0
+  }
+  nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, NGHTTP2_NO_ERROR.rawValue)
   return 0
 }
 
@@ -167,6 +188,7 @@ private func onStreamClose(
   let connection = Http2Connection.from(user)
   guard let stream = connection.streams.removeValue(forKey: id) else { return 0 }
   connection.close(stream, Http2ErrorCode(rawValue: code))
+  if connection.streams.isEmpty { connection.handler?.connectionStreamsEnded(connection) }
   return 0
 }
 

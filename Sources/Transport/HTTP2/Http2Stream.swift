@@ -3,7 +3,7 @@ internal import CNghttp2
 
 /// What a stream tells its owner, on the loop.
 public protocol Http2StreamHandler: AnyObject {
-  /// The request's or the response's header block.
+  /// The response's header block (clients).
   func streamReceivedHeaders(_ headers: HeaderList)
   /// Data; the memory is valid only during the call. Give its length back with `consume` when it is dealt with.
   func streamReceivedData(_ bytes: UnsafeRawBufferPointer)
@@ -33,6 +33,7 @@ public final class Http2Stream {
   private var isDeferred = false
   private var isWaitingForRoom = false
   var isClosed = false
+  var hasReceivedEnd = false
 
   /// `streamWritable` is called when no more than this is queued, after more was.
   public static let lowWaterBytes = 64 * 1024
