@@ -17,7 +17,8 @@ struct GenerateProtos: BuildToolPlugin {
     let names = try protoFiles(under: root)
     let generator = try context.tool(named: "protoc-gen-fleetpush").url
     let output = context.pluginWorkDirectoryURL
-    let options = ["registry=\(target.name)Descriptors"]
+    // Service stubs are for the product; a target with files of its own is about messages.
+    let options = ["registry=\(target.name)Descriptors"] + (isOwn ? [] : ["stubs"])
     let outputs = names.map { output.appending(path: swiftName(of: $0)) } + [output.appending(path: "Registry.swift")]
     return [
       .buildCommand(
