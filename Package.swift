@@ -22,10 +22,10 @@ func program(_ name: String, uses: [String], in layer: String = "Executables") -
     swiftSettings: settings)
 }
 
-func tests(of name: String, uses: [String] = []) -> Target {
+func tests(of name: String, uses: [String] = [], apart: [String] = [], plugins: [String] = []) -> Target {
   .testTarget(
     name: "\(name)Tests", dependencies: ([name] + uses).map { .byName(name: $0) }, path: "Tests/\(name)Tests",
-    swiftSettings: settings)
+    exclude: apart, swiftSettings: settings, plugins: plugins.map { .plugin(name: $0) })
 }
 
 func system(_ name: String, debian: String) -> Target {
@@ -112,7 +112,7 @@ let package = Package(
     tests(of: "Reactor", uses: ["Bytes"]),
     tests(of: "Telemetry"),
     tests(of: "Settings", uses: ["Reactor"]),
-    tests(of: "Protobuf", uses: ["Bytes"]),
+    tests(of: "Protobuf", uses: ["Bytes"], apart: ["Protos", "reference.py"], plugins: ["GenerateProtos"]),
     tests(of: "Schema", uses: ["Protobuf", "Bytes"]),
     tests(of: "HTTP2", uses: ["Reactor", "Bytes"]),
     tests(of: "GRPC", uses: ["HTTP2", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry"]),

@@ -63,6 +63,7 @@ public struct WireReader: ~Copyable {
     return try longVarint()
   }
 
+  /// At most ten bytes; what the tenth one has above 64 bits is dropped, as other implementations do.
   @usableFromInline
   mutating func longVarint() throws(ProtobufError) -> UInt64 {
     var value: UInt64 = 0
@@ -70,10 +71,10 @@ public struct WireReader: ~Copyable {
     while position < end {
       let byte = position.load(as: UInt8.self)
       position += 1
-      if shift == 63, byte > 1 { throw .longVarint }
       value |= UInt64(byte & 0x7f) &<< shift
       if byte < 0x80 { return value }
       shift += 7
+      if shift == 70 { throw .longVarint }
     }
     throw .truncated
   }
