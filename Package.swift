@@ -113,7 +113,7 @@ let package = Package(
     tests(of: "Telemetry"),
     tests(of: "Settings", uses: ["Reactor"]),
     tests(of: "Protobuf", uses: ["Bytes"], apart: ["Protos", "reference.py"], plugins: ["GenerateProtos"]),
-    tests(of: "Schema", uses: ["Protobuf", "Bytes"]),
+    tests(of: "Schema", uses: ["GRPC", "Protobuf", "Bytes"]),
     tests(of: "HTTP2", uses: ["Reactor", "Bytes"]),
     tests(of: "GRPC", uses: ["HTTP2", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry"]),
     tests(of: "StandardServices", uses: ["GRPC", "Schema", "Protobuf", "Reactor", "Bytes"]),

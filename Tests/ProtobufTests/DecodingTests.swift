@@ -17,6 +17,7 @@ import Testing
     ("0e 00", .malformed),
     ("0f 00", .malformed),
     ("8080808010 00", .malformed),
+    ("988080808000 00", .malformed),
     ("09 00000000000000", .truncated),
     ("4d 000000", .truncated),
     ("72 01", .truncated),

@@ -33,13 +33,6 @@ struct GenerateProtos: BuildToolPlugin {
     ]
   }
 
-  /// Service stubs are for targets that have what they call.
-  private func dependsOnGRPC(_ target: SwiftSourceModuleTarget) -> Bool {
-    target.dependencies.contains { dependency in
-      if case .target(let other) = dependency { other.name == "GRPC" } else { false }
-    }
-  }
-
   /// Paths relative to the root, sorted, so that the command is the same each time.
   private func protoFiles(under root: URL) throws -> [String] {
     guard let all = FileManager.default.enumerator(atPath: root.path) else {

@@ -3,7 +3,7 @@ public struct ProtobufError: Error, Sendable, Equatable, CustomStringConvertible
   public enum Code: Sendable {
     /// The input ends inside a field.
     case truncated
-    /// A varint of more than 10 bytes, a tag of more than 32, field number 0, an unknown wire type, an end of a group
+    /// A varint of more than 10 bytes, a tag of more than 5 bytes or 32 bits, field number 0, an unknown wire type, an end of a group
     /// that was never opened.
     case malformed
     /// A `string` that is not UTF-8.
@@ -27,7 +27,7 @@ public struct ProtobufError: Error, Sendable, Equatable, CustomStringConvertible
 
   @usableFromInline static let truncated = ProtobufError(.truncated, "the message ends inside a field")
   @usableFromInline static let longVarint = ProtobufError(.malformed, "a varint is longer than 10 bytes")
-  @usableFromInline static let badTag = ProtobufError(.malformed, "a tag has field number 0 or more than 32 bits")
+  @usableFromInline static let badTag = ProtobufError(.malformed, "a tag has field number 0 or is too long")
   @usableFromInline static let badWireType = ProtobufError(.malformed, "a field has an unknown wire type")
   @usableFromInline static let strayEndGroup = ProtobufError(.malformed, "a group ends that was not opened")
   @usableFromInline static let invalidUTF8 = ProtobufError(.invalidUTF8, "a string field is not UTF-8")

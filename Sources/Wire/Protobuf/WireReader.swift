@@ -47,7 +47,7 @@ public struct WireReader: ~Copyable {
     guard position < end else { return nil }
     tagStart = position
     let value = try varint()
-    guard value >= 8, value <= UInt64(UInt32.max) else { throw .badTag }
+    guard value >= 8, value <= UInt64(UInt32.max), position - tagStart <= 5 else { throw .badTag }
     return UInt32(truncatingIfNeeded: value)
   }
 
