@@ -70,8 +70,8 @@ import Testing
     #expect(FileTransferV1.FileTransferService.upload.path == "/filetransfer.v1.FileTransferService/Upload")
     #expect(FileTransferV1.FileTransferService.upload.kind == .clientStreaming)
     #expect(GRPCHealthV1.Health.check.path == "/grpc.health.v1.Health/Check")
-    let reflection = GRPCReflectionV1Alpha.ServerReflection.serverReflectionInfo
-    #expect(reflection.path == "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    let reflection = GRPCReflectionV1.ServerReflection.serverReflectionInfo
+    #expect(reflection.path == "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
   }
 }
 

@@ -1,5 +1,6 @@
 public import Bytes
 internal import HTTP2
+internal import Protobuf
 
 /// The custom metadata of a call: names (lower case ASCII) with text values, or with binary ones for names in `-bin`.
 public struct Metadata: Sendable, Equatable, Sequence, ExpressibleByDictionaryLiteral {
@@ -30,7 +31,7 @@ public struct Metadata: Sendable, Equatable, Sequence, ExpressibleByDictionaryLi
   public subscript(name: String) -> String? { fields.first { $0.name == name }?.value }
 
   /// The first value of a name that ends in `-bin`, decoded; nil also when it isn't base64.
-  public func binary(_ name: String) -> Bytes? { self[name].flatMap(Base64.decode) }
+  public func binary(_ name: String) -> Bytes? { self[name].flatMap { try? Base64.decode($0) } }
 
   /// - Precondition: the name is of `[0-9a-z_.-]`; the value printable ASCII.
   public mutating func append(_ name: String, _ value: String) {
@@ -40,7 +41,7 @@ public struct Metadata: Sendable, Equatable, Sequence, ExpressibleByDictionaryLi
 
   public mutating func append(_ name: String, binary value: Bytes) {
     precondition(name.hasSuffix("-bin"), "the name of a binary value ends in -bin")
-    append(name, Base64.encode(value))
+    append(name, Base64.unpadded(value))
   }
 
   public func makeIterator() -> IndexingIterator<[(name: String, value: String)]> { fields.makeIterator() }
@@ -67,48 +68,11 @@ public struct Metadata: Sendable, Equatable, Sequence, ExpressibleByDictionaryLi
   }
 }
 
-/// RFC 4648 base64: written without padding, as gRPC wants it, and read with or without.
-enum Base64 {
-  private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-  private static let values: [UInt8] = {
-    var values = [UInt8](repeating: 0xFF, count: 256)
-    for (value, letter) in alphabet.enumerated() { values[Int(letter)] = UInt8(value) }
-    return values
-  }()
-
-  static func encode(_ bytes: Bytes) -> String {
-    var text: [UInt8] = []
-    text.reserveCapacity((bytes.count * 4 + 2) / 3)
-    var buffer: UInt32 = 0
-    var bits = 0
-    bytes.withUnsafeBytes { source in
-      for byte in source {
-        buffer = buffer << 8 | UInt32(byte)
-        bits += 8
-        while bits >= 6 {
-          bits -= 6
-          text.append(alphabet[Int(buffer >> UInt32(bits) & 63)])
-        }
-      }
-    }
-    if bits > 0 { text.append(alphabet[Int(buffer << UInt32(6 - bits) & 63)]) }
-    return String(decoding: text, as: UTF8.self)
-  }
-
-  static func decode(_ text: String) -> Bytes? {
-    var bytes: [UInt8] = []
-    var buffer: UInt32 = 0
-    var bits = 0
-    for letter in text.utf8 where letter != UInt8(ascii: "=") {
-      let value = values[Int(letter)]
-      guard value != 0xFF else { return nil }
-      buffer = buffer << 6 | UInt32(value)
-      bits += 6
-      if bits >= 8 {
-        bits -= 8
-        bytes.append(UInt8(truncatingIfNeeded: buffer >> UInt32(bits)))
-      }
-    }
-    return Bytes(bytes)
+extension Base64 {
+  /// As gRPC wants binary metadata: without padding.
+  static func unpadded(_ bytes: Bytes) -> String {
+    var text = encode(bytes.array)
+    while text.last == "=" { text.removeLast() }
+    return text
   }
 }

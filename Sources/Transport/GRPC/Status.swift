@@ -1,4 +1,5 @@
 public import Bytes
+internal import Protobuf
 
 /// gRPC's status codes.
 public enum StatusCode: Int, Sendable, CaseIterable {
@@ -67,14 +68,10 @@ public struct Status: Error, Sendable, Equatable, CustomStringConvertible {
   func trailers(_ metadata: Metadata) -> [(name: String, value: String)] {
     var fields = [(name: "grpc-status", value: String(code.rawValue))]
     if !message.isEmpty { fields.append(("grpc-message", Status.percentEncoded(message))) }
-    if !details.isEmpty { fields.append(("grpc-status-details-bin", Base64.encode(details))) }
+    if !details.isEmpty { fields.append(("grpc-status-details-bin", Base64.unpadded(details))) }
     if let retryAfter {
-      fields.append(
-        (
-          "grpc-retry-pushback-ms",
-          String(
-            max(0, retryAfter.components.seconds * 1000 + retryAfter.components.attoseconds / 1_000_000_000_000_000))
-        ))
+      let (seconds, attoseconds) = max(.zero, retryAfter).components
+      fields.append(("grpc-retry-pushback-ms", String(seconds &* 1000 &+ attoseconds / 1_000_000_000_000_000)))
     }
     for field in metadata { fields.append(field) }
     return fields
@@ -87,7 +84,7 @@ public struct Status: Error, Sendable, Equatable, CustomStringConvertible {
     let message = trailers["grpc-message"].map(Status.percentDecoded) ?? ""
     let pushback = trailers["grpc-retry-pushback-ms"].flatMap { Int64($0) }.flatMap { $0 < 0 ? nil : $0 }
     self.init(
-      code, message, details: trailers["grpc-status-details-bin"].flatMap(Base64.decode) ?? Bytes(),
+      code, message, details: trailers.binary("grpc-status-details-bin") ?? Bytes(),
       retryAfter: pushback.map { .milliseconds($0) })
   }
 

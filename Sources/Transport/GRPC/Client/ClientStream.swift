@@ -19,15 +19,19 @@ final class ClientStream: Http2StreamHandler {
   private let headersArrival = Wakeup()
 
   private static let requestBlock = HeaderBlock([
-    (":method", "POST"), (":scheme", "http"), ("te", "trailers"), ("content-type", "application/grpc"),
-    ("user-agent", "fleetpush-swift/1"),
+    (":method", "POST"), (":scheme", "http"),
   ])
+  /// Behind the pseudo-header fields, all of which HTTP/2 wants first.
+  private static let requestFields = [
+    HeaderField("te", "trailers"), HeaderField("content-type", "application/grpc"),
+    HeaderField("user-agent", "fleetpush-swift/1"),
+  ]
 
   /// Opens the call. - Throws: `Status` UNAVAILABLE when the connection takes no stream.
   init(_ connection: Http2Connection, path: String, authority: String, options: CallOptions) throws {
     loop = connection.loop
     inbox = Inbox(limit: options.maxResponseBytes)
-    var fields = [HeaderField(":path", path), HeaderField(":authority", authority)]
+    var fields = [HeaderField(":path", path), HeaderField(":authority", authority)] + ClientStream.requestFields
     if let timeout = options.timeout { fields.append(HeaderField("grpc-timeout", Timeouts.encode(timeout))) }
     fields += options.metadata.headerFields
     do {
