@@ -150,6 +150,24 @@ import Testing
     #expect(try Everything(serialized: hex("68 8002")).fBool)
   }
 
+  /// Every lead with every second byte, and the edges of the longer forms, as the standard library judges them.
+  @Test func stringsAreUTF8() throws {
+    func agrees(_ content: [UInt8]) -> Bool {
+      let field = hex("72").array + [UInt8(content.count)] + content
+      let expected = String(validating: content, as: UTF8.self)
+      return (try? Everything(serialized: Bytes(field)))?.fString == expected
+    }
+    for lead in 0...255 as ClosedRange<UInt8> {
+      for second in 0...255 as ClosedRange<UInt8> {
+        for tail in [[], [0x80], [0xbf, 0x80], [0x80, 0xc0], [0x7f]] as [[UInt8]] {
+          #expect(agrees([lead, second] + tail), "\(lead) \(second) \(tail)")
+        }
+        guard lead > 0xbf else { continue }
+        #expect(agrees(Array("01234567".utf8) + [lead, second, 0x80]))
+      }
+    }
+  }
+
   @Test func base64() throws {
     for length in 0..<70 {
       let bytes = (0..<length).map { UInt8(truncatingIfNeeded: $0 &* 37) }

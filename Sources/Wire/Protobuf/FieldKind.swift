@@ -65,7 +65,11 @@ extension FieldKind {
 
   @inlinable
   public static func write(repeated values: [Value], _ number: UInt32, to writer: inout WireWriter) {
-    for value in values.reversed() { write(present: value, number, to: &writer) }
+    var index = values.count
+    while index > 0 {
+      index -= 1
+      write(present: values[index], number, to: &writer)
+    }
   }
 
   @inlinable
@@ -89,7 +93,11 @@ extension FieldKind {
   public static func write(packed values: [Value], _ number: UInt32, to writer: inout WireWriter) {
     guard !values.isEmpty else { return }
     let mark = writer.position
-    for value in values.reversed() { writePayload(value, to: &writer) }
+    var index = values.count
+    while index > 0 {
+      index -= 1
+      writePayload(values[index], to: &writer)
+    }
     writer.delimit(since: mark, number)
   }
 

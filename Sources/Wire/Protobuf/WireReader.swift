@@ -101,10 +101,10 @@ public struct WireReader: ~Copyable {
   mutating func string() throws(ProtobufError) -> String {
     let count = try length()
     if count == 0 { return "" }
-    let content = UnsafeRawBufferPointer(start: position, count: count).bindMemory(to: UInt8.self)
+    let content = UnsafeRawBufferPointer(start: position, count: count)
     position += count
-    guard let value = String(validating: content, as: UTF8.self) else { throw .invalidUTF8 }
-    return value
+    guard isUTF8(content) else { throw .invalidUTF8 }
+    return String(decoding: content, as: UTF8.self)
   }
 
   /// A slice of the source.
