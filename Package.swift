@@ -106,7 +106,7 @@ let package = Package(
     program("agent", uses: ["AgentService", "GRPC", "Reactor", "Settings", "Telemetry"]),
     program("pushctl", uses: ["PushControl", "GRPC", "Reactor", "Settings", "Telemetry"]),
     program("devbroker", uses: ["Kafka", "Settings", "Telemetry"]),
-    program("bench", uses: ["GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Settings", "Telemetry"]),
+    program("bench", uses: ["GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Settings", "Telemetry"]),
 
     tests(of: "Bytes"),
     tests(of: "Reactor", uses: ["Bytes"]),

@@ -1,0 +1,76 @@
+import GRPC
+import Reactor
+import Schema
+import Settings
+
+/// `bench fanout`: one text to all streams, again and again.
+struct Fanout {
+  private let gateway: HostPort
+  private let pid: Int
+  private let streams: Int
+  private let messages: Int
+  private let backlog: Int
+  private let size: Int
+
+  init(_ arguments: [String]) {
+    var options = Options(
+      "bench fanout", about: "CPU of the server per delivery of a text to all streams.", environmentFlags: [])
+    let gateway = options.value("gateway", .hostPort, default: "127.0.0.1:7000", help: "The server's address.")
+    let pid = options.required("pid", .int(1...Int.max), help: "The server's process.")
+    let streams = options.value("streams", .int(1...18_000), default: "5000", help: "How many streams.")
+    let messages = options.value("messages", .int(1...100_000), default: "20", help: "How many texts.")
+    let backlog = options.value(
+      "backlog", .int(1...10_000), default: "1", help: "Texts that are sent before their deliveries are awaited.")
+    let size = options.value("size", .bytes, default: "200", help: "The length of a text.")
+    let parsed = options.parseOrExit(arguments)
+    self.gateway = parsed[gateway]
+    self.pid = parsed[pid]
+    self.streams = parsed[streams]
+    self.messages = parsed[messages]
+    self.backlog = parsed[backlog]
+    self.size = parsed[size]
+  }
+
+  func run(_ loop: EventLoop) async throws {
+    let fleet = Fleet(loop: loop, gateway: gateway, count: streams)
+    try await fleet.open()
+    let jobs = PushV1.JobServiceClient(Channel(loop: loop, target: gateway))
+    let text = String(repeating: "x", count: size)
+    // The first delivery pays for what is allocated once.
+    _ = try await jobs.submit(request(text))
+    try await fleet.awaitDeliveries(streams)
+    let before = try ProcessFigures(of: pid)
+    var expected = fleet.deliveries
+    var milliseconds: [Double] = []
+    var left = messages
+    while left > 0 {
+      let batch = min(backlog, left)
+      left -= batch
+      let start = EventLoop.monotonicNanoseconds()
+      for _ in 0..<batch { _ = try await jobs.submit(request(text)) }
+      expected += batch * streams
+      try await fleet.awaitDeliveries(expected)
+      milliseconds.append(Double(EventLoop.monotonicNanoseconds() - start) / 1e6)
+    }
+    let after = try ProcessFigures(of: pid)
+    report(before, after, milliseconds.sorted())
+    fleet.close()
+  }
+
+  private func request(_ text: String) -> PushV1.SubmitRequest {
+    PushV1.SubmitRequest(
+      job: PushV1.Job(
+        targets: PushV1.Targets(all: true), payload: .text(PushV1.TextMessage(content: text)), qos: .atMostOnce))
+  }
+
+  private func report(_ before: ProcessFigures, _ after: ProcessFigures, _ milliseconds: [Double]) {
+    let deliveries = Double(messages * streams)
+    let each = (after.cpuSeconds - before.cpuSeconds) * 1e6 / deliveries
+    print(
+      "\(messages) texts of \(size) bytes to \(streams) streams, \(backlog) at a time: "
+        + "\(each.rounded(to: 2)) CPU µs per delivery")
+    print(
+      "until the last had it: p50 \(percentile(milliseconds, 0.5).rounded(to: 1)) ms, "
+        + "p99 \(percentile(milliseconds, 0.99).rounded(to: 1)) ms")
+  }
+}
