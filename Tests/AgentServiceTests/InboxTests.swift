@@ -1,0 +1,49 @@
+import Testing
+
+@testable import AgentService
+
+@Suite struct InboxTests {
+  let source = Inbox.Source(name: "inbox", inboxID: "i1")
+
+  func label(_ id: String, _ seq: Int64 = 0, after previous: Int64 = 0) -> Inbox.Label {
+    Inbox.Label(messageID: id, source: source, seq: seq, previous: previous)
+  }
+
+  @Test func aRepetitionIsSeen() {
+    var inbox = Inbox()
+    #expect(inbox.take(label("a")) == true)
+    #expect(inbox.take(label("a")) == false)
+    #expect(inbox.take(label("b", 1)) == true)
+    #expect(inbox.take(label("b", 1)) == false)
+  }
+
+  @Test func thePositionMovesOverContiguousMessagesOnly() {
+    var inbox = Inbox()
+    #expect(inbox.take(label("1", 1)) == true)
+    #expect(inbox.positions[source] == 1)
+    #expect(inbox.take(label("3", 3, after: 2)) == true)
+    #expect(inbox.positions[source] == 1)
+    #expect(inbox.take(label("2", 2, after: 1)) == true)
+    #expect(inbox.positions[source] == 2)
+    #expect(inbox.take(label("3", 3, after: 2)) == false)
+    #expect(inbox.positions[source] == 3)
+    // 4 to 8 have expired: the gateway says that 3 is the one before 9.
+    #expect(inbox.take(label("9", 9, after: 3)) == true)
+    #expect(inbox.positions[source] == 9)
+  }
+
+  @Test func aNewInboxCountsAnew() {
+    var inbox = Inbox(positions: [source: 40])
+    #expect(inbox.take(label("old", 40)) == false)
+    var new = label("new", 1)
+    new.source.inboxID = "i2"
+    #expect(inbox.take(new) == true)
+  }
+
+  @Test func memoryIsBounded() {
+    var inbox = Inbox()
+    for number in 0..<(Inbox.rememberedIDs + 10) { _ = inbox.take(label("\(number)")) }
+    #expect(inbox.take(label("0")) == true)
+    #expect(inbox.take(label("\(Inbox.rememberedIDs + 9)")) == false)
+  }
+}
