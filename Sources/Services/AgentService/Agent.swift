@@ -1,5 +1,5 @@
 internal import FoundationEssentials
-public import GRPC
+internal import GRPC
 public import Reactor
 internal import Schema
 public import Telemetry
@@ -29,7 +29,7 @@ public final class Agent {
   private var saveTimer: LoopTimer?
   private var directory: AgentDirectory?
   private var downloads: Downloads?
-  private var finished: UnsafeContinuation<Int32, Never>?
+  private let finished = Wakeup()
   private var exitCode: Int32?
 
   /// - Precondition: `options` names at least one gateway.
@@ -57,12 +57,9 @@ public final class Agent {
       return 1
     }
     if exitCode == nil { perform([]) }
-    let code = await withUnsafeContinuation { continuation in
-      if let exitCode { return continuation.resume(returning: exitCode) }
-      finished = continuation
-    }
+    while exitCode == nil { await finished.wait() }
     await shutDown()
-    return code
+    return exitCode ?? 0
   }
 
   /// Makes `run` return 0. On the loop.
@@ -99,8 +96,7 @@ public final class Agent {
   private func finish(_ code: Int32) {
     guard exitCode == nil else { return }
     exitCode = code
-    finished?.resume(returning: code)
-    finished = nil
+    finished.fire()
   }
 
   private func shutDown() async {
@@ -108,13 +104,18 @@ public final class Agent {
     saveTimer?.cancel()
     link?.close()
     link = nil
-    // A disk that hangs must not keep the process: what it has is good, only the newest offset may be missing.
+    // A disk that hangs must not keep the process: what is on it is good, only the newest offsets may be missing.
+    let ended = Wakeup()
     let limit = loop.schedule(after: Self.stopLimit) { [log] in
       log.error("the disk takes too long; leaving without the newest offsets")
-      exitProcess(0)
+      ended.fire()
     }
-    await downloads?.stop()
-    await saveState()
+    loop.spawn {
+      await self.downloads?.stop()
+      await self.saveState()
+      ended.fire()
+    }
+    await ended.wait()
     limit.cancel()
   }
 

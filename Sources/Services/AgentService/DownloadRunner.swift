@@ -76,8 +76,8 @@ final class DownloadRunner {
   private var content = Bytes()
   private var silenceTimer: LoopTimer?
   private var isStopping = false
-  private var waiters: [UnsafeContinuation<Void, Never>] = []
-  private var sleeper: UnsafeContinuation<Void, Never>?
+  private let end = Wakeup()
+  private let pauseEnd = Wakeup()
   private var hasEnded = false
 
   init(_ record: DownloadRecord, _ context: DownloadContext) {
@@ -119,19 +119,17 @@ final class DownloadRunner {
   func stop() {
     isStopping = true
     call?.cancel()
-    wakeSleeper()
+    pauseEnd.fire()
   }
 
   /// Waits until `announceEnd`.
   func ended() async {
-    guard !hasEnded else { return }
-    await withUnsafeContinuation { waiters.append($0) }
+    while !hasEnded { await end.wait() }
   }
 
   func announceEnd() {
     hasEnded = true
-    for waiter in waiters { waiter.resume() }
-    waiters = []
+    end.fire()
   }
 
   private func tidy() async {
@@ -229,11 +227,14 @@ final class DownloadRunner {
     await writer?.abandon()
     let (directory, id, record) = (context.directory, self.id, self.record)
     // The result is told even when it can't be written down: after a restart the file is looked at again.
-    let saved = try? await context.pool.run {
-      try directory.save(record, durably: true)
-      if let id { directory.removePart(id) }
+    do {
+      try await context.pool.run {
+        try directory.save(record, durably: true)
+        if let id { directory.removePart(id) }
+      }
+    } catch {
+      context.log.error("the record of a file can't be written", ["file": record.fileID, "reason": "\(error)"])
     }
-    if saved == nil { context.log.error("the record of a file can't be written", ["file": record.fileID]) }
     context.tell(self.record)
     context.ended(self.record)
   }
@@ -253,7 +254,7 @@ final class DownloadRunner {
     lastGateway = gateway
     if channel?.gateway != gateway {
       channel?.channel.close()
-      channel = (gateway, Channel(loop: context.loop, target: context.gateways[gateway].description))
+      channel = (gateway, Channel(loop: context.loop, target: context.gateways[gateway]))
     }
     guard let channel = channel?.channel else { return [] }
     var request = PushV1.FileRequest()
@@ -305,14 +306,9 @@ final class DownloadRunner {
 
   private func pause(until: Int64) async {
     guard until > now else { return }
-    let timer = context.loop.schedule(after: .nanoseconds(until - now)) { [unowned self] in wakeSleeper() }
-    await withUnsafeContinuation { sleeper = $0 }
+    let timer = context.loop.schedule(after: .nanoseconds(until - now)) { [pauseEnd] in pauseEnd.fire() }
+    await pauseEnd.wait()
     timer.cancel()
-  }
-
-  private func wakeSleeper() {
-    sleeper?.resume()
-    sleeper = nil
   }
 
   /// What no other gateway and no later time would answer differently.

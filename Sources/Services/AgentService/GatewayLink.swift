@@ -20,7 +20,7 @@ final class GatewayLink {
   init(loop: EventLoop, attempt: Int, target: HostPort) {
     self.loop = loop
     self.attempt = attempt
-    channel = Channel(loop: loop, target: target.description)
+    channel = Channel(loop: loop, target: target)
   }
 
   /// Opens the stream, says hello and hands over what comes until the stream ends.

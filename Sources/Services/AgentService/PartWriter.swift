@@ -2,7 +2,7 @@ internal import Bytes
 internal import Reactor
 
 /// Puts bytes into a part file behind the network's back: while one batch is written and digested on the pool, the next
-/// one comes in. Belongs to its loop.
+/// one comes in. Belongs to its loop, and to one story: the calls that wait are made one at a time.
 final class PartWriter {
   /// How many bytes wait for the disk at most; past that `room` makes the reader of the network wait.
   static let maximumBacklogBytes = 4 << 20
@@ -14,7 +14,7 @@ final class PartWriter {
   private var backlogBytes = 0
   private var isWriting = false
   private var failure: AgentError?
-  private var waiters: [UnsafeContinuation<Void, Never>] = []
+  private let change = Wakeup()
 
   init(loop: EventLoop, pool: BlockingPool, part: PartFile) {
     self.loop = loop
@@ -33,18 +33,18 @@ final class PartWriter {
 
   /// Waits until there is room for more. - Throws: what the disk said about earlier bytes.
   func room() async throws {
-    while failure == nil, backlogBytes > Self.maximumBacklogBytes { await change() }
+    while failure == nil, backlogBytes > Self.maximumBacklogBytes { await change.wait() }
     if let failure { throw failure }
   }
 
   /// Waits until all bytes are written, then runs `body` on the pool with the file to itself.
   func afterAll<T: Sendable>(_ body: @escaping @Sendable (PartFile) throws -> T) async throws -> T {
-    while isWriting { await change() }
+    while isWriting { await change.wait() }
     if let failure { throw failure }
     isWriting = true
     defer {
       isWriting = false
-      wakeWaiters()
+      change.fire()
     }
     let part = self.part
     return try await pool.run { try body(part) }
@@ -54,7 +54,7 @@ final class PartWriter {
   func abandon() async {
     backlog = []
     backlogBytes = 0
-    while isWriting { await change() }
+    while isWriting { await change.wait() }
   }
 
   private func write() async {
@@ -68,19 +68,9 @@ final class PartWriter {
         failure = error as? AgentError ?? AgentError(.io, "\(error)")
       }
       backlogBytes = max(0, backlogBytes - bytes)
-      wakeWaiters()
+      change.fire()
     }
     isWriting = false
-    wakeWaiters()
-  }
-
-  private func change() async {
-    await withUnsafeContinuation { waiters.append($0) }
-  }
-
-  private func wakeWaiters() {
-    let woken = waiters
-    waiters = []
-    for waiter in woken { waiter.resume() }
+    change.fire()
   }
 }
