@@ -128,7 +128,7 @@ final class RunningAgent {
     options.download.reportInterval = .zero
     let lines = Lines()
     self.lines = lines
-    let log = Logger("agent", level: .debug, form: .json, sink: { lines.log.append($0); print($0, terminator: "") })
+    let log = Logger("agent", level: .debug, form: .json, sink: { lines.log.append($0) })
     agent = Agent(
       loop: loop, options: options, log: log,
       arrivals: Arrivals(asJSON: true) { lines.printed.append(String(decoding: $0, as: UTF8.self)) })

@@ -117,6 +117,7 @@ public final class Agent {
     }
     await ended.wait()
     limit.cancel()
+    directory?.unlock()
   }
 
   // MARK: The session

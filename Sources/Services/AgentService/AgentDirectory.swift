@@ -67,6 +67,9 @@ final class AgentDirectory: Sendable {
     return file
   }
 
+  /// Lets another agent in, when this one is done with everything.
+  func unlock() { flock(lock, LOCK_UN) }
+
   /// The name that a notice's file is delivered under: the last component of what it says, and never a hidden file, which
   /// could be this directory's own state or something that a program runs.
   static func deliveryName(_ announced: String) throws(AgentError) -> String {
