@@ -22,7 +22,7 @@ enum Bench {
     }
   }
 
-  private static func run(_ body: @escaping (EventLoop) async throws -> Void) -> Never {
+  private static func run(_ body: @escaping @Sendable (EventLoop) async throws -> Void) -> Never {
     do {
       let code = try EventLoop.run(name: "bench") { loop in
         do {

@@ -70,8 +70,11 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
   }
 
   /// Runs `main` as the first story of a loop on the calling thread and returns what it returns; for executables.
+  ///
+  /// `main` is `@Sendable` because a closure that isn't would inherit the main actor from an executable's `main()`, and
+  /// wait for a main queue that nobody runs.
   public static func run(
-    name: String = "main", _ main: @escaping (EventLoop) async -> Int32
+    name: String = "main", _ main: @escaping @Sendable (EventLoop) async -> Int32
   ) throws(IOError) -> Int32 {
     let loop = try EventLoop(name: name)
     loop.thread.store(UInt(pthread_self()), ordering: .relaxed)
