@@ -1,10 +1,12 @@
 """What the tests share: clusters, sessions and uploads, with our stubs or with those of existing clients."""
 
 import atexit
+import contextlib
 import hashlib
 import json
 import os
 import queue
+import socket
 import subprocess
 import sys
 import tempfile
@@ -188,6 +190,56 @@ class Upload:
         """Ends the stream and gives the UploadStatus."""
         self.requests.put(None)
         return self.answer.result(timeout=SECONDS)
+
+
+class Gate:
+    """A TCP proxy that lets a number of bytes pass from the server, then holds everything back until it is closed."""
+
+    def __init__(self, target, limit):
+        self.target = target
+        self.left = limit
+        self.held = threading.Event()
+        self.lock = threading.Lock()
+        self.sockets = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            host, _, port = self.target.rpartition(":")
+            try:
+                server = socket.create_connection((host, int(port)))
+            except OSError:
+                client.close()
+                continue
+            self.sockets += [client, server]
+            threading.Thread(target=self.copy, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=self.copy, args=(server, client, True), daemon=True).start()
+
+    def copy(self, source, sink, counted):
+        try:
+            while data := source.recv(65536):
+                if counted:
+                    with self.lock:
+                        self.left -= len(data)
+                    if self.left < 0:
+                        self.held.set()
+                        return
+                sink.sendall(data)
+        except OSError:
+            pass
+
+    def close(self):
+        for endpoint in [self.listener, *self.sockets]:
+            # shutdown wakes a thread that is blocked in accept or recv; close alone does not.
+            with contextlib.suppress(OSError):
+                endpoint.shutdown(socket.SHUT_RDWR)
+            endpoint.close()
 
 
 def chunk(wire, file_id, data, offset, length, **fields):
