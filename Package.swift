@@ -16,10 +16,12 @@ func library(_ name: String, in layer: String, uses: [String] = [], plugins: [St
     swiftSettings: settings, plugins: plugins.map { .plugin(name: $0) })
 }
 
-func program(_ name: String, uses: [String], in layer: String = "Executables") -> Target {
+func program(_ name: String, uses: [String], in layer: String = "Executables", exports: [String] = []) -> Target {
   .executableTarget(
     name: name, dependencies: uses.map { .byName(name: $0) }, path: "Sources/\(layer)/\(name)",
-    swiftSettings: settings)
+    swiftSettings: settings,
+    linkerSettings: exports.isEmpty
+      ? [] : [.unsafeFlags(exports.flatMap { ["-Xlinker", "--export-dynamic-symbol=\($0)"] })])
 }
 
 func tests(of name: String, uses: [String] = [], apart: [String] = [], plugins: [String] = []) -> Target {
@@ -64,8 +66,8 @@ let package = Package(
     library("Admin", in: "Transport", uses: ["Telemetry", "CMicrohttpd"]),
 
     // Stores: clients of Redis and Kafka.
-    library("Redis", in: "Stores", uses: ["Reactor", "Bytes", "CHiredis", "Telemetry"]),
-    library("Kafka", in: "Stores", uses: ["Reactor", "Bytes", "CRdKafka", "Telemetry"]),
+    library("Redis", in: "Stores", uses: ["Reactor", "Bytes", "CHiredis", "COpenSSL"]),
+    library("Kafka", in: "Stores", uses: ["Reactor", "Bytes", "CRdKafka"]),
 
     // Domain: state machines and records.
     library("Routing", in: "Domain", uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry"]),
@@ -105,9 +107,13 @@ let package = Package(
       ]),
     program("agent", uses: ["AgentService", "GRPC", "Reactor", "Settings", "Telemetry"]),
     program("pushctl", uses: ["PushControl", "GRPC", "Reactor", "Settings", "Telemetry"]),
-    program("devbroker", uses: ["Kafka", "Settings", "Telemetry"]),
+    // Its `bind` stands before the C library's: see BindSteering.
+    program("devbroker", uses: ["Kafka", "Settings"], exports: ["bind"]),
     program("bench", uses: ["GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Settings", "Telemetry"]),
 
+    // What tests of several targets share: servers as processes.
+    .target(
+      name: "TestSupport", dependencies: [], path: "Tests/TestSupport", swiftSettings: settings),
     tests(of: "Bytes"),
     tests(of: "Reactor", uses: ["Bytes"]),
     tests(of: "Telemetry"),
@@ -118,8 +124,8 @@ let package = Package(
     tests(of: "GRPC", uses: ["HTTP2", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry"]),
     tests(of: "StandardServices", uses: ["GRPC", "Schema", "Protobuf", "Reactor", "Bytes"]),
     tests(of: "Admin", uses: ["Telemetry"]),
-    tests(of: "Redis", uses: ["Reactor", "Bytes", "Telemetry"]),
-    tests(of: "Kafka", uses: ["Reactor", "Bytes", "Telemetry"]),
+    tests(of: "Redis", uses: ["TestSupport", "Reactor", "Bytes", "Telemetry"]),
+    tests(of: "Kafka", uses: ["TestSupport", "Reactor", "Bytes", "Telemetry"]),
     tests(of: "Routing", uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes"]),
     tests(of: "FileStore", uses: ["Reactor", "Bytes"]),
     tests(

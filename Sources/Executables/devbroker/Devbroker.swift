@@ -8,11 +8,13 @@ internal import Settings
 @main
 struct Devbroker {
   static func main() {
-    var options = Options("devbroker", about: "An in-memory Kafka for one machine: development, demonstrations and tests.")
+    var options = Options(
+      "devbroker", about: "An in-memory Kafka for one machine: development, demonstrations and tests.")
     let portFile = options.optional("listen-port-file", .string.named("PATH"), help: "A file to write the address to.")
     let topics = options.list("topic", topic, help: "A topic to create, with its number of partitions.")
     let host = options.value("host", ipv4, default: "127.0.0.1", help: "The address to listen on, and to be found at.")
-    let port = options.value("port", .int(0...65535), default: "0", help: "The first broker's port; 0 for any free one.")
+    let port = options.value(
+      "port", .int(0...65535), default: "0", help: "The first broker's port; 0 for any free one.")
     let brokers = options.value("brokers", .int(1...16), default: "1", help: "How many; their ports follow each other.")
     let parsed = options.parseCommandLine()
 

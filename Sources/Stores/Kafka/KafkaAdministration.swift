@@ -53,7 +53,9 @@ extension KafkaHandle {
   }
 
   /// Asks on a queue of its own and waits for the answer. On the pool.
-  private static func create(_ topics: [KafkaTopic], _ client: OpaquePointer, _ milliseconds: Int32) -> Result<Void, KafkaError> {
+  private static func create(_ topics: [KafkaTopic], _ client: OpaquePointer, _ milliseconds: Int32) -> Result<
+    Void, KafkaError
+  > {
     var text = [CChar](repeating: 0, count: 512)
     var requests: [OpaquePointer?] = topics.map {
       rd_kafka_NewTopic_new($0.name, Int32(clamping: $0.partitions), Int32(clamping: $0.replicas), &text, text.count)

@@ -140,7 +140,9 @@ public final class KafkaProducer {
       return
     }
     while let message = rd_kafka_event_message_next(event) {
-      guard let ticket = message.pointee._private, let then = deliveries.remove(Int(bitPattern: ticket)) else { continue }
+      guard let ticket = message.pointee._private, let then = deliveries.remove(Int(bitPattern: ticket)) else {
+        continue
+      }
       let error = message.pointee.err
       if error == RD_KAFKA_RESP_ERR_NO_ERROR {
         then(.success(message.pointee.offset))

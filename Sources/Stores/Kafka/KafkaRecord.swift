@@ -42,7 +42,8 @@ extension KafkaRecord {
       topic: topic, partition: record.partition, offset: record.offset,
       timestamp: rd_kafka_message_timestamp(message, nil),
       key: record.key.map { Bytes(copying: UnsafeRawBufferPointer(start: $0, count: record.key_len)) },
-      value: Bytes(copying: UnsafeRawBufferPointer(start: record.payload, count: record.payload == nil ? 0 : record.len)),
+      value: Bytes(
+        copying: UnsafeRawBufferPointer(start: record.payload, count: record.payload == nil ? 0 : record.len)),
       headers: KafkaRecord.headers(of: message))
   }
 

@@ -31,7 +31,8 @@ public final class MockCluster {
 
   /// Creates a topic. - Throws: when it is there already, or the count is not valid.
   public func create(_ topic: KafkaTopic) throws(KafkaError) {
-    let error = rd_kafka_mock_topic_create(cluster, topic.name, Int32(clamping: topic.partitions), Int32(max(1, topic.replicas)))
+    let error = rd_kafka_mock_topic_create(
+      cluster, topic.name, Int32(clamping: topic.partitions), Int32(max(1, topic.replicas)))
     guard error == RD_KAFKA_RESP_ERR_NO_ERROR else { throw KafkaError(error, "create topic \(topic.name)") }
   }
 

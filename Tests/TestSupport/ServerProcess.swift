@@ -1,0 +1,166 @@
+public import Glibc
+
+/// A server that a test starts, on a port of its own, and stops by its pid.
+///
+/// `@unchecked Sendable`: `status` is touched with `mutex`'s owner, the test that runs; a test doesn't stop one server
+/// from two places at once.
+public final class ServerProcess: @unchecked Sendable {
+  public let pid: pid_t
+  private let output: Int32
+  private var text = ""
+  private var status: Int32?
+
+  public struct Failure: Error, CustomStringConvertible {
+    public let description: String
+  }
+
+  /// - Parameter executable: a path, or a name that is looked for in PATH.
+  public init(_ executable: String, _ arguments: [String], environment: [String: String] = [:]) throws {
+    var pipe: [Int32] = [-1, -1]
+    guard pipe2(&pipe, O_CLOEXEC) == 0 else { throw Failure(description: "pipe2: errno \(errno)") }
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO)
+    var words = ([executable] + arguments).map { strdup($0) } + [nil]
+    var variables = ServerProcess.environment(with: environment).map { strdup($0) } + [nil]
+    defer { for word in words + variables { free(word) } }
+    var pid: pid_t = 0
+    let result = posix_spawnp(&pid, executable, &actions, nil, &words, &variables)
+    close(pipe[1])
+    guard result == 0 else {
+      close(pipe[0])
+      throw Failure(description: "can't start \(executable): \(String(cString: strerror(result)))")
+    }
+    self.pid = pid
+    output = pipe[0]
+    ServerProcess.endWithTheTests(pid)
+  }
+
+  deinit {
+    if status == nil { kill() }
+    close(output)
+  }
+
+  private static func environment(with additions: [String: String]) -> [String] {
+    var result = additions.map { "\($0.key)=\($0.value)" }
+    var next = environ
+    while let variable = next.pointee {
+      let text = String(cString: variable)
+      if additions[String(text.prefix { $0 != "=" })] == nil { result.append(text) }
+      next += 1
+    }
+    return result
+  }
+
+  /// The first line of its output that contains `text`, within the time.
+  public func line(containing text: String, within seconds: Int = 10) throws -> String {
+    let deadline = time(nil) + seconds
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    while true {
+      let lines = self.text.split(separator: "\n", omittingEmptySubsequences: false).dropLast()
+      if let line = lines.first(where: { $0.contains(text) }) { return String(line) }
+      var descriptor = pollfd(fd: output, events: Int16(POLLIN), revents: 0)
+      let left = Int32(clamping: (deadline - time(nil)) * 1000)
+      guard left > 0, poll(&descriptor, 1, left) > 0 else {
+        throw Failure(description: "no line with '\(text)' in \(seconds) s; the output was: \(self.text)")
+      }
+      let count = read(output, &buffer, buffer.count)
+      guard count > 0 else { throw Failure(description: "the process ended; its output was: \(self.text)") }
+      self.text += String(decoding: buffer[..<count], as: UTF8.self)
+    }
+  }
+
+  public func signal(_ number: Int32) { if status == nil { Glibc.kill(pid, number) } }
+
+  /// SIGTERM, and SIGKILL when that doesn't end it within the time. Returns its exit code, 128 + n after a signal n.
+  @discardableResult
+  public func stop(within seconds: Int = 10) -> Int32 {
+    signal(SIGCONT)
+    signal(SIGTERM)
+    let deadline = time(nil) + seconds
+    while status == nil, time(nil) <= deadline {
+      if !reap(WNOHANG) { usleep(5000) }
+    }
+    return status ?? kill()
+  }
+
+  /// SIGKILL.
+  @discardableResult
+  public func kill() -> Int32 {
+    signal(SIGKILL)
+    while status == nil, !reap(0) {}
+    return status ?? -1
+  }
+
+  private func reap(_ options: Int32) -> Bool {
+    var raw: Int32 = 0
+    let result = waitpid(pid, &raw, options)
+    if result == pid { status = raw & 0x7F == 0 ? (raw >> 8) & 0xFF : 128 + (raw & 0x7F) }
+    if result < 0, errno == ECHILD { status = -1 }
+    return status != nil
+  }
+
+  // MARK: What a test run that ends early leaves behind
+
+  nonisolated(unsafe) private static var started: [pid_t] = []
+  nonisolated(unsafe) private static var mutex = pthread_mutex_t()
+
+  private static func endWithTheTests(_ pid: pid_t) {
+    pthread_mutex_lock(&mutex)
+    defer { pthread_mutex_unlock(&mutex) }
+    if started.isEmpty { atexit { ServerProcess.endAll() } }
+    started.append(pid)
+  }
+
+  /// Only our own children that were not waited for: a pid that was is free for others.
+  private static func endAll() {
+    for pid in started where waitpid(pid, nil, WNOHANG) == 0 { Glibc.kill(pid, SIGKILL) }
+  }
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago.
+public func freePort() -> UInt16 {
+  let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+  defer { close(descriptor) }
+  var address = sockaddr_in()
+  address.sin_family = sa_family_t(AF_INET)
+  address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+  var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+  return withUnsafeMutablePointer(to: &address) {
+    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+      _ = bind(descriptor, address, length)
+      _ = getsockname(descriptor, address, &length)
+    }
+    return UInt16(bigEndian: $0.pointee.sin_port)
+  }
+}
+
+/// A new directory below the system's temporary one; whoever makes it removes it.
+public func temporaryDirectory(_ name: String) throws -> String {
+  let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
+  var template = Array("\(base)/fleetpush-\(name)-XXXXXX".utf8CString)
+  guard let path = mkdtemp(&template) else { throw ServerProcess.Failure(description: "mkdtemp: errno \(errno)") }
+  return String(cString: path)
+}
+
+/// Removes a directory and the files in it.
+public func removeDirectory(_ path: String) {
+  _ = try? ServerProcess("rm", ["-rf", "--", path]).wait()
+}
+
+extension ServerProcess {
+  /// Waits for it to end by itself; its exit code.
+  public func wait() -> Int32 {
+    while status == nil, !reap(0) {}
+    return status ?? -1
+  }
+}
+
+/// The directory of the executables that were built with these tests.
+public func builtProducts() -> String {
+  var buffer = [CChar](repeating: 0, count: Int(PATH_MAX))
+  let count = readlink("/proc/self/exe", &buffer, buffer.count)
+  let path = String(decoding: buffer.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  return path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
+}
