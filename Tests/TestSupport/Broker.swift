@@ -1,4 +1,4 @@
-public import Glibc
+internal import Glibc
 
 /// A devbroker process, or the Kafka that KAFKA_BOOTSTRAP names.
 ///

@@ -1,4 +1,4 @@
-public import Glibc
+internal import Glibc
 
 /// A redis-server process with a directory of its own.
 ///

@@ -17,7 +17,8 @@ public final class ServerProcess: @unchecked Sendable {
   /// - Parameter executable: a path, or a name that is looked for in PATH.
   public init(_ executable: String, _ arguments: [String], environment: [String: String] = [:]) throws {
     var pipe: [Int32] = [-1, -1]
-    guard pipe2(&pipe, O_CLOEXEC) == 0 else { throw Failure(description: "pipe2: errno \(errno)") }
+    guard Glibc.pipe(&pipe) == 0 else { throw Failure(description: "pipe: errno \(errno)") }
+    for end in pipe { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
