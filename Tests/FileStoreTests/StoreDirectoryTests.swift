@@ -52,7 +52,7 @@ import Testing
     let place = Place()
     let store = try StoreDirectory(at: place.path)
     let id = try FileID("blocks")
-    let block = pattern(Int(Sidecar.blockSize))
+    let block = Bytes(Array(repeating: 0xA5, count: Int(Sidecar.blockSize)))
     let part = try store.createPart(id, fence: 1, size: Sidecar.blockSize + 5)
     try part.write(block, at: 0)
     try part.write(Bytes("abcde"), at: Sidecar.blockSize)

@@ -86,6 +86,17 @@ import Testing
     #expect(upload.arrived(Chunk(offset: 10, length: 10, totalSize: 20)) == .write(10..<20))
   }
 
+  @Test func aConflictWithAnotherNodeIsMissingAgain() {
+    var upload = Upload(size: 20, now: 0)
+    for offset: Int64 in [0, 10] {
+      #expect(upload.arrived(Chunk(offset: offset, length: 10, totalSize: 20)) == .write(offset..<offset + 10))
+      upload.written(offset..<offset + 10)
+    }
+    #expect(upload.beginSync() == [0..<10, 10..<20])
+    upload.synced(except: [10], now: 1)
+    #expect(upload.streamEnded() == .incomplete(missing: [10..<20]))
+  }
+
   @Test func theFirstDeclarationStands() throws {
     var upload = Upload(size: 20, now: 0)
     try upload.declare(size: 20, md5: "a")

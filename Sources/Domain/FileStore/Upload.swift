@@ -103,6 +103,8 @@ public struct Upload: Sendable {
 
   /// Bytes that are written and not yet synced.
   public var unsyncedBytes: Int64 { dirty.reduce(0) { $0 + Int64($1.count) } }
+  /// Bytes of the file that stand in it, safe or not, each counted once.
+  public var writtenBytes: Int64 { durable.total + unsyncedBytes + syncing.reduce(0) { $0 + Int64($1.count) } }
   public var isSyncing: Bool { !syncing.isEmpty }
   /// Whether nothing is between missing and durable.
   public var isQuiet: Bool { claimed.isEmpty && dirty.isEmpty && syncing.isEmpty }
@@ -171,9 +173,12 @@ public struct Upload: Sendable {
     return syncing
   }
 
-  /// The sync that was begun has ended and is recorded.
-  public mutating func synced(now: Int64) {
-    for range in syncing { durable.insert(range) }
+  /// The sync that was begun has ended and is recorded, but for chunks that another node's chunks overlap in part, named
+  /// by their offsets: those are missing again.
+  public mutating func synced(except conflicts: Set<Int64> = [], now: Int64) {
+    for range in syncing {
+      if conflicts.contains(range.lowerBound) { present.remove(range) } else { durable.insert(range) }
+    }
     syncing = []
     lastProgress = now
   }
@@ -211,7 +216,10 @@ public struct Upload: Sendable {
     return true
   }
 
+  /// The file stands, finalised here or elsewhere: every byte is there.
   public mutating func finalised(md5: String, now: Int64) {
+    durable.insert(0..<size)
+    present.insert(0..<size)
     phase = .complete(md5: md5)
     lastProgress = now
   }
