@@ -20,7 +20,9 @@ public final class ByteStream: ReadinessHandler, TurnEnding {
   public let loop: EventLoop
   private let descriptor: Int32
   private var registration: Registration?
-  private weak var handler: (any ByteStreamHandler)?
+  // Weak and safe unowned references would send every retain of a connection through a side table. This one can't dangle:
+  // the handler owns the stream, and the stream forgets it in `close`, which the handler's end implies.
+  private unowned(unsafe) var handler: (any ByteStreamHandler)?
   private var queue: [Bytes] = []
   private var head = 0
   private var isFlushDue = false
@@ -35,7 +37,9 @@ public final class ByteStream: ReadinessHandler, TurnEnding {
   /// The most buffers in one `sendmsg`.
   static let buffersPerWrite = 64
 
-  /// Takes a connected descriptor over, and closes it in the end. The handler is not retained.
+  /// Takes a connected descriptor over, and closes it in the end.
+  ///
+  /// - Parameter handler: not retained; it owns the stream, alone.
   public init(loop: EventLoop, descriptor: Int32, handler: any ByteStreamHandler) throws(IOError) {
     loop.assertCurrent()
     self.loop = loop

@@ -5,7 +5,9 @@ internal import Bytes
 /// A message that arrives whole is copied once; one that comes in pieces is assembled in memory of its exact size. The
 /// limit bounds that memory, and the kernel gives pages of it only as the bytes come in.
 struct Deframer {
-  private var header: [UInt8] = []
+  // The frame header as far as it is here: its bytes, the first one highest.
+  private var header: UInt64 = 0
+  private var headerCount = 0
   private var assembled: ByteWriterBox?
   private var expected = 0
 
@@ -22,12 +24,12 @@ struct Deframer {
     var rest = bytes[...]
     while !rest.isEmpty {
       if assembled == nil {
-        let missing = EncodedMessage.headerBytes - header.count
-        let taken = rest.prefix(missing)
-        header.append(contentsOf: taken)
-        partialBytes += taken.count
-        rest = rest.dropFirst(taken.count)
-        guard header.count == EncodedMessage.headerBytes else { return }
+        while headerCount < EncodedMessage.headerBytes, let byte = rest.popFirst() {
+          header = header << 8 | UInt64(byte)
+          headerCount += 1
+          partialBytes += 1
+        }
+        guard headerCount == EncodedMessage.headerBytes else { return }
         expected = try length(limit)
         if rest.count >= expected {
           emit(Bytes(copying: UnsafeRawBufferPointer(rebasing: rest.prefix(expected))))
@@ -51,16 +53,17 @@ struct Deframer {
   }
 
   private mutating func reset() {
-    header.removeAll(keepingCapacity: true)
+    header = 0
+    headerCount = 0
     assembled = nil
     partialBytes = 0
   }
 
   private func length(_ limit: Int) throws(Status) -> Int {
-    guard header[0] == 0 else {
+    guard header >> 32 == 0 else {
       throw Status(.unimplemented, "a message is compressed; this side takes identity only")
     }
-    let length = header[1...].reduce(0) { $0 << 8 | Int($1) }
+    let length = Int(header & 0xFFFF_FFFF)
     guard length <= limit else {
       throw Status(.resourceExhausted, "a message of \(length) bytes is over the limit of \(limit)")
     }

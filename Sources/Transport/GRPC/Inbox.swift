@@ -26,15 +26,24 @@ struct Inbox {
 
   /// Takes data in. - Returns: the credit that can be given back at once.
   mutating func receive(_ bytes: UnsafeRawBufferPointer) throws(Status) -> Int {
-    var arrived: [Bytes] = []
-    try deframer.feed(bytes, limit: limit) { arrived.append($0) }
-    for payload in arrived {
-      let framed = payload.count + EncodedMessage.headerBytes
-      messages.append(Message(payload: payload, owed: framed - creditedPartial))
-      creditedPartial = 0
-    }
+    try cut(bytes)
     if hasMessage { isAwaited = false }
     return isAwaited ? creditPartial() : 0
+  }
+
+  private mutating func cut(_ bytes: UnsafeRawBufferPointer) throws(Status) {
+    // The closure can't reach into `self` while the deframer is being changed.
+    var arrived = messages
+    var credited = creditedPartial
+    messages = []
+    defer {
+      messages = arrived
+      creditedPartial = credited
+    }
+    try deframer.feed(bytes, limit: limit) { payload in
+      arrived.append(Message(payload: payload, owed: payload.count + EncodedMessage.headerBytes - credited))
+      credited = 0
+    }
   }
 
   /// The next message and the credit that its being taken gives back.

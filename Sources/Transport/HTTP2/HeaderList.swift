@@ -13,7 +13,10 @@ public struct HeaderList: Sendable {
   public init() {}
 
   mutating func append(name: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer) {
-    if storage.isEmpty { storage.reserveCapacity(256) }
+    if fields.isEmpty {
+      storage.reserveCapacity(224)
+      fields.reserveCapacity(12)
+    }
     fields.append(
       Field(start: Int32(storage.count), nameLength: Int32(name.count), valueLength: Int32(value.count)))
     storage.append(contentsOf: name)

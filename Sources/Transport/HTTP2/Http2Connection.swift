@@ -30,7 +30,8 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
   public let role: Role
   public let loop: EventLoop
   public let options: Http2Options
-  public internal(set) weak var handler: (any Http2ConnectionHandler)?
+  // Not weak, for the cost of a side table at every retain; the owner calls `disown` before it goes.
+  unowned(unsafe) var handler: (any Http2ConnectionHandler)?
   var session: OpaquePointer?
   var streams: [Int32: Http2Stream] = [:]
   private var socket: ByteStream?
@@ -51,7 +52,8 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
   private var heardAt: Int64
   private var pingSentAt: Int64?
 
-  /// Takes a connected descriptor over. The handler is not retained; the owner keeps the connection.
+  /// Takes a connected descriptor over. The handler is not retained: it owns the
+  /// connection, and calls `disown` if it goes before `connectionClosed`.
   public init(
     role: Role, loop: EventLoop, descriptor: Int32, options: Http2Options, handler: any Http2ConnectionHandler
   ) throws {
@@ -147,6 +149,12 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
     guard let session, isOpen else { return }
     nghttp2_session_terminate_session(session, code.rawValue)
     scheduleOutput()
+  }
+
+  /// Closes without a word to the peer and tells the owner nothing more: for an owner that goes away.
+  public func disown() {
+    handler = nil
+    fail(nil)
   }
 
   /// Closes without a word to the peer; streams under way are closed with it.

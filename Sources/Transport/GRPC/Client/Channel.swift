@@ -34,7 +34,10 @@ public final class Channel {
     self.options = options
   }
 
-  deinit { connection?.closeNow() }
+  deinit {
+    connection?.disown()
+    for connection in retired.values { connection.disown() }
+  }
 
   /// Closes the connection; calls under way end with UNAVAILABLE.
   public func close() {

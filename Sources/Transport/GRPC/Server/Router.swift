@@ -54,12 +54,7 @@ public struct Router {
   public mutating func unary<Q: Message, R: Message>(
     _ method: Method<Q, R>, _ body: @escaping (Q, ServerContext) async throws -> R
   ) {
-    stream(method) { call in
-      StoryHandler(call) { requests, responses, context in
-        let request = try await requests.only()
-        try responses.writeLast(try await body(request, context))
-      } as StoryHandler<Q, R>
-    }
+    stream(method) { call in UnaryHandler(call, body) }
   }
 
   public mutating func clientStreaming<Q: Message, R: Message>(

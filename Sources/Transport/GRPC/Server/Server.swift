@@ -34,6 +34,10 @@ public final class Server {
     self.interceptors = interceptors
   }
 
+  deinit {
+    for connection in connections.values { connection.disown() }
+  }
+
   /// Binds and takes connections. - Returns: where it listens; with port 0 the kernel chose one.
   public func listen(on endpoint: HostPort) async throws -> SocketAddress {
     let addresses = try await BlockingPool.shared.run { try SocketAddress.resolve(endpoint) }

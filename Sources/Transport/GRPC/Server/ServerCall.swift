@@ -10,7 +10,7 @@ public protocol ServerStreamHandler: AnyObject {
   func requestsEnded()
   /// What was queued has fallen below the low mark (`Http2Stream.lowWaterBytes`).
   func writable()
-  /// The call is over, whatever the cause. Called once, last.
+  /// The call is over, whatever the cause: nothing is delivered and nothing sent any more. Called once, last.
   func closed()
 }
 
@@ -52,10 +52,9 @@ public final class ServerCall: Http2StreamHandler {
     }
     if let timeout {
       context.deadline = context.startedAt &+ timeout.nanoseconds
-      deadlineTimer = context.loop.schedule(after: timeout) { [weak self] in
-        guard let self else { return }
-        finish(Status(.deadlineExceeded, "the call's deadline of \(timeout) has passed"))
-        context.cancel()
+      // The timer holds the call until it fires or the call's end cancels it.
+      deadlineTimer = context.loop.schedule(after: timeout) {
+        self.end(with: Status(.deadlineExceeded, "the call's deadline of \(timeout) has passed"))
       }
     }
     handler = context.route.start(self)
@@ -167,6 +166,13 @@ public final class ServerCall: Http2StreamHandler {
   private func end(with status: Status) {
     finish(status)
     context.cancel()
+    close()
+  }
+
+  private func close() {
+    let handler = self.handler
+    self.handler = nil
+    handler?.closed()
   }
 
   public func streamClosed(_ code: Http2ErrorCode) {
@@ -179,8 +185,6 @@ public final class ServerCall: Http2StreamHandler {
       context.cancel()
     }
     context.forgetCancelHandlers()
-    let handler = self.handler
-    self.handler = nil
-    handler?.closed()
+    close()
   }
 }

@@ -25,19 +25,64 @@ final class StoryHandler<Q: Message, R: Message>: ServerStreamHandler {
         call.finish(Status(error))
       }
     }
-    context.onCancel { [weak self] in self?.cancel() }
-  }
-
-  private func cancel() {
-    requests.fail()
-    responses.fail()
-    task?.cancel()
   }
 
   func received(_ message: Bytes) {}
   func requestsEnded() {}
   func writable() { responses.wake() }
-  func closed() { cancel() }
+
+  func closed() {
+    requests.fail()
+    responses.fail()
+    task?.cancel()
+    task = nil
+  }
+}
+
+/// The story of a call with one request and one response: nothing but a task, started when the request is there.
+final class UnaryHandler<Q: Message, R: Message>: ServerStreamHandler {
+  private let call: ServerCall
+  private let body: (Q, ServerContext) async throws -> R
+  private var request: Bytes?
+  private var task: Task<Void, Never>?
+
+  init(_ call: ServerCall, _ body: @escaping (Q, ServerContext) async throws -> R) {
+    self.call = call
+    self.body = body
+  }
+
+  func received(_ message: Bytes) {
+    guard request == nil else {
+      return call.finish(Status(.invalidArgument, "the call has more than one request message"))
+    }
+    request = message
+  }
+
+  func requestsEnded() {
+    guard let payload = request else {
+      return call.finish(Status(.invalidArgument, "the call has no request message"))
+    }
+    let request: Q
+    do throws(ProtobufError) { request = try Q(serialized: payload) } catch {
+      return call.finish(Status(.invalidArgument, "the request is not a \(Q.fullName): \(error)"))
+    }
+    let (call, body) = (call, body)
+    task = call.context.loop.spawn {
+      do {
+        call.send(EncodedMessage(try await body(request, call.context)))
+        call.finish(.ok)
+      } catch {
+        call.finish(Status(error))
+      }
+    }
+  }
+
+  func writable() {}
+
+  func closed() {
+    task?.cancel()
+    task = nil
+  }
 }
 
 /// The requests of a call, one after the other. Belongs to the call's loop.
