@@ -112,9 +112,13 @@ import Testing
   }
 
   @Test func aCommandIsSplitOff() throws {
-    let commands = Commands("pushctl", about: "Pushes.", [("upload", "Uploads."), ("push", "Pushes.")])
+    let commands = Commands(
+      "pushctl", about: "Pushes.", [("upload", "Uploads."), ("push", "Pushes.")], leadingFlags: ["gateway"],
+      leadingToggles: ["json"])
     let (command, arguments) = try commands.select(["push", "--all"])
     #expect(command == "push" && arguments == ["--all"])
+    let moved = try commands.select(["--gateway", "upload", "--json", "--gateway=g", "push", "x"])
+    #expect(moved.command == "push" && moved.arguments == ["--gateway", "upload", "--json", "--gateway=g", "x"])
     for wrong in [[], ["--all", "push"], ["pull"]] {
       #expect { try commands.select(wrong) } throws: { ($0 as? UsageExit)?.status == 64 }
     }

@@ -7,11 +7,18 @@ public struct Commands: Sendable {
   let about: String
   let version: String
   let commands: [(name: String, about: String)]
+  let leadingFlags: [String]
+  let leadingToggles: [String]
 
+  /// - Parameters:
+  ///   - leadingFlags: flags with a value that every command has; they may stand before the command, too.
+  ///   - leadingToggles: the same for flags without a value.
   public init(
-    _ name: String, about: String, _ commands: [(name: String, about: String)],
-    version: String = Options.productVersion
+    _ name: String, about: String, _ commands: [(name: String, about: String)], leadingFlags: [String] = [],
+    leadingToggles: [String] = [], version: String = Options.productVersion
   ) {
+    self.leadingFlags = leadingFlags
+    self.leadingToggles = leadingToggles
     self.name = name
     self.about = about
     self.version = version
@@ -26,18 +33,27 @@ public struct Commands: Sendable {
   }
 
   /// - Parameter arguments: without the program's name.
+  /// - Returns: the command, and its arguments behind the flags that stood before it.
   public func select(_ arguments: [String]) throws(UsageExit) -> (command: String, arguments: [String]) {
-    guard let first = arguments.first else {
-      throw .mistake("a command is missing: one of \(commands.map(\.name).joined(separator: ", ")).", of: name)
+    var leading: [String] = []
+    var rest = arguments[...]
+    while let argument = rest.popFirst() {
+      switch argument {
+      case "--help", "-h", "help": throw UsageExit(status: 0, text: helpText)
+      case "--version": throw UsageExit(status: 0, text: "\(name) \(version)")
+      case _ where commands.contains { $0.name == argument }: return (argument, leading + rest)
+      case _ where argument.hasPrefix("--"):
+        let flag = argument.dropFirst(2).prefix { $0 != "=" }
+        leading.append(argument)
+        if leadingFlags.contains(String(flag)) {
+          if !argument.contains("="), let value = rest.popFirst() { leading.append(value) }
+        } else if !leadingToggles.contains(String(flag)) {
+          throw .mistake("\(argument) is no flag that stands before the command.", of: name)
+        }
+      default: throw .mistake("there is no command '\(argument)'.", of: name)
+      }
     }
-    switch first {
-    case "--help", "-h", "help": throw UsageExit(status: 0, text: helpText)
-    case "--version": throw UsageExit(status: 0, text: "\(name) \(version)")
-    case _ where commands.contains { $0.name == first }: return (first, Array(arguments.dropFirst()))
-    case _ where first.hasPrefix("-"):
-      throw .mistake("the command comes first, its flags after it: \(name) COMMAND \(first).", of: name)
-    default: throw .mistake("there is no command '\(first)'.", of: name)
-    }
+    throw .mistake("a command is missing: one of \(commands.map(\.name).joined(separator: ", ")).", of: name)
   }
 
   public var helpText: String {

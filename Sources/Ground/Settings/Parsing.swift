@@ -29,6 +29,9 @@ public struct UsageExit: Error, Sendable {
 }
 
 extension Options {
+  /// A mistake that the declarations can't express, as a sentence.
+  public func mistake(_ sentence: String) -> UsageExit { .mistake(sentence, of: name) }
+
   /// Parses this process's command line and environment; prints and exits for `--help`, `--version` and mistakes.
   public func parseCommandLine() -> Parsed {
     parseOrExit(Array(CommandLine.arguments.dropFirst()))

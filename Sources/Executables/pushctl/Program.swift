@@ -1,0 +1,129 @@
+import Glibc
+import PushControl
+import Reactor
+import Settings
+
+@main
+struct Program {
+  static let commands = Commands(
+    "pushctl", about: "Uploads files, pushes to endpoints, and tells what became of it.",
+    [
+      ("upload", "Uploads files; the ids that they get can be pushed."),
+      ("push", "Pushes a text, a file or an event to clients."),
+      ("status", "Shows what became of a push."),
+      ("clients", "Lists the clients that are known."),
+      ("nodes", "Lists the gateways."),
+    ], leadingFlags: ["gateway", "uploader"], leadingToggles: ["json"])
+
+  static func main() {
+    let (command, arguments) = commands.selectFromCommandLine()
+    let run: (Control) async -> Int32
+    let options: ControlOptions
+    do throws(UsageExit) {
+      (options, run) =
+        switch command {
+        case "upload": try upload(arguments)
+        case "push": try push(arguments)
+        case "status": try status(arguments)
+        case "clients": try clients(arguments)
+        default: try nodes(arguments)
+        }
+    } catch { error.exitProcess() }
+    do {
+      exit(try EventLoop.run(name: "pushctl") { loop in await run(Control(loop: loop, options: options)) })
+    } catch {
+      fputs("pushctl: can't start: \(error)\n", stderr)
+      exit(1)
+    }
+  }
+
+  typealias Prepared = (ControlOptions, (Control) async -> Int32)
+
+  /// A command's own options behind those that all of them have.
+  struct Shared {
+    var options: Options
+    let gateways: Flag<[HostPort]>
+    let uploaders: Flag<[HostPort]>
+    let json: Flag<Bool>
+
+    init(_ command: String, about: String) {
+      // What is pushed to whom never comes from the environment by accident.
+      options = Options("pushctl \(command)", about: about, environmentFlags: ["gateway", "uploader"])
+      gateways = options.list(
+        "gateway", .hostPort, default: "127.0.0.1:7000", help: "A gateway; the first one that can be reached is used.")
+      uploaders = options.list(
+        "uploader", .hostPort, default: "127.0.0.1:7100",
+        help: "An uploader; the first one that can be reached is used.")
+      json = options.toggle("json", help: "Prints one JSON value on stdout.")
+    }
+
+    func control(_ given: Parsed) -> ControlOptions {
+      ControlOptions(gateways: given[gateways], uploaders: given[uploaders], printsJSON: given[json])
+    }
+  }
+
+  static func upload(_ arguments: [String]) throws(UsageExit) -> Prepared {
+    var shared = Shared("upload", about: "Uploads files and prints the id that each gets.")
+    let fileID = shared.options.optional(
+      "file-id", .string, help: "The file's id instead of a random one; with the id of an upload that broke, goes on.")
+    let files = shared.options.arguments("FILE", .string, isRequired: true, help: "The files.")
+    let given = try shared.options.parse(arguments, environment: processEnvironment())
+    let (paths, id) = (given[files], given[fileID])
+    if id != nil, paths.count > 1 { throw shared.options.mistake("--file-id is for a single file.") }
+    return (shared.control(given), { await $0.upload(paths, fileID: id) })
+  }
+
+  static func push(_ arguments: [String]) throws(UsageExit) -> Prepared {
+    var shared = Shared("push", about: "Pushes one thing to some clients, or to all that are connected.")
+    let clients = shared.options.list("client", .string.named("ID"), help: "A client.")
+    let all = shared.options.toggle("all", help: "Every client that is connected.")
+    let text = shared.options.optional("text", .text, help: "A text for the user of the endpoint.")
+    let file = shared.options.optional("file", .string.named("PATH"), help: "A file, which is uploaded first.")
+    let fileID = shared.options.optional("file-id", .string.named("ID"), help: "A file that was uploaded before.")
+    let event = shared.options.optional("event", .string.named("TYPE"), help: "An event of this type.")
+    let details = shared.options.value("details", .text, default: "", help: "What the event tells.")
+    let jobID = shared.options.optional(
+      "job-id", .string.named("ID"), help: "The job's id instead of a random one: to say it again is to say it once.")
+    let waits = shared.options.toggle(
+      "wait", help: "Waits for the end of the job, with progress on a terminal; exit code 1 when a client failed.")
+    let given = try shared.options.parse(arguments, environment: processEnvironment())
+    guard given[all] != !given[clients].isEmpty else {
+      throw shared.options.mistake("name either clients (--client ID) or --all.")
+    }
+    var payloads: [PushOrder.Payload] = []
+    if let text = given[text] { payloads.append(.text(text)) }
+    if let path = given[file] { payloads.append(.file(path: path)) }
+    if let id = given[fileID] { payloads.append(.fileID(id)) }
+    if let type = given[event] { payloads.append(.event(type: type, details: given[details])) }
+    guard payloads.count == 1, let payload = payloads.first else {
+      throw shared.options.mistake("name one of --text, --file, --file-id and --event.")
+    }
+    let order = PushOrder(clients: given[clients], payload: payload, jobID: given[jobID], waits: given[waits])
+    return (shared.control(given), { await $0.push(order) })
+  }
+
+  static func status(_ arguments: [String]) throws(UsageExit) -> Prepared {
+    var shared = Shared("status", about: "Shows what became of a push, client by client.")
+    let watch = shared.options.toggle(
+      "watch", help: "Waits for the end of the job, with progress on a terminal; exit code 1 when a client failed.")
+    let jobs = shared.options.arguments("JOB", .string, isRequired: true, help: "The job's id.")
+    let given = try shared.options.parse(arguments, environment: processEnvironment())
+    guard given[jobs].count == 1 else { throw shared.options.mistake("name one job.") }
+    let (job, watches) = (given[jobs][0], given[watch])
+    return (shared.control(given), { await $0.status(job, watches: watches) })
+  }
+
+  static func clients(_ arguments: [String]) throws(UsageExit) -> Prepared {
+    var shared = Shared("clients", about: "Lists the clients that are known, ordered by id.")
+    let online = shared.options.toggle("online", help: "Only those that are connected.")
+    let given = try shared.options.parse(arguments, environment: processEnvironment())
+    let onlineOnly = given[online]
+    return (shared.control(given), { await $0.clients(onlineOnly: onlineOnly) })
+  }
+
+  static func nodes(_ arguments: [String]) throws(UsageExit) -> Prepared {
+    let shared = Shared("nodes", about: "Lists the gateways that are alive, ordered by id.")
+    let given = try shared.options.parse(arguments, environment: processEnvironment())
+    return (shared.control(given), { await $0.nodes() })
+  }
+}

@@ -1,0 +1,116 @@
+internal import GRPC
+internal import Reactor
+internal import Schema
+
+extension Control {
+  /// Submits a job, and waits for its end when the order says so.
+  ///
+  /// - Returns: 0 when it was accepted; after waiting, when every target has ended well.
+  public func push(_ order: PushOrder) async -> Int32 {
+    await command {
+      var job = PushV1.Job(
+        jobID: order.jobID ?? randomID(), targets: .init(clientIDs: order.clients, all: order.clients.isEmpty))
+      var file: UploadReport?
+      switch order.payload {
+      case .text(let text): job.payload = .text(.init(content: text))
+      case .event(let type, let details): job.payload = .event(.init(type: type, details: details))
+      case .fileID(let id): job.payload = .fileID(id)
+      case .file(let path):
+        let report = try await self.uploadFile(path, fileID: nil)
+        if !self.options.printsJSON { self.terminal.print(Self.sentence(report)) }
+        file = report
+        job.payload = .fileID(report.fileID)
+      }
+      let answer = try await self.submit(job)
+      if order.waits { return try await self.watch(answer.jobID, file: file) }
+      let report = PushReport(
+        jobID: answer.jobID, targetCount: answer.targetCount, duplicate: answer.duplicate, file: file)
+      try self.printResult(
+        report, people: "job \(answer.jobID) for \(answer.targetCount) clients\(answer.duplicate ? ", as before" : "")")
+      return true
+    }
+  }
+
+  /// The id is chosen here, so that submitting it again at the next gateway is submitting it once.
+  private func submit(_ job: PushV1.Job) async throws -> PushV1.SubmitResponse {
+    try await gateways.call { channel in
+      try await PushV1.JobServiceClient(channel).submit(.init(job: job), options: callOptions)
+    }
+  }
+
+  /// Prints a job's state; with `watches`, waits for its end and shows its progress meanwhile.
+  ///
+  /// - Returns: 0 when the job is known; after watching, when every target has ended well.
+  public func status(_ job: String, watches: Bool) async -> Int32 {
+    await command {
+      if watches { return try await self.watch(job, file: nil) }
+      let view = try await self.get(job)
+      try self.printResult(JobReport(view), people: Self.table(view))
+      return true
+    }
+  }
+
+  private func get(_ job: String) async throws -> JobView {
+    try await gateways.call { channel in
+      var view = JobView(id: job)
+      var token = ""
+      repeat {
+        let page = try await PushV1.JobServiceClient(channel).get(
+          .init(jobID: job, pageToken: token), options: callOptions)
+        view.take(page)
+        token = page.nextPageToken
+      } while !token.isEmpty
+      return view
+    }
+  }
+
+  /// Follows a job to its end, on another gateway when one breaks.
+  private func watch(_ job: String, file: UploadReport?) async throws -> Bool {
+    let bars = ProgressBars(terminal)
+    let view = try await gateways.call { channel in
+      var view = JobView(id: job)
+      let updates = try await PushV1.JobServiceClient(channel).watch(.init(jobID: job))
+      while !view.hasEnded, let update = try await updates.next() {
+        view.take(update)
+        show(view, bars)
+      }
+      // The end may come with the state alone, and rows in further messages.
+      while let update = try await updates.next() { view.take(update) }
+      guard view.hasEnded else { throw Status(.unavailable, "the gateway ended the watch before the job") }
+      show(view, bars)
+      return view
+    }
+    try printResult(JobReport(view, file: file), people: Self.table(view))
+    return view.hasSucceeded
+  }
+
+  private func show(_ view: JobView, _ bars: ProgressBars) {
+    let rows = view.rows
+    guard rows.count <= ProgressBars.maximumBars else {
+      let counts = view.counts.map { "\($0.state.name.lowercased()) \($0.count)" }.joined(separator: ", ")
+      return bars.show(lines: ["\(rows.count) clients: \(counts)"])
+    }
+    bars.show(
+      rows.map { row in
+        let isDone = row.state == .verified || row.state == .acknowledged && !view.isForFile
+        return .init(
+          label: row.clientID, fraction: isDone ? 1 : Double(row.percent) / 100,
+          note: row.state.name.lowercased() + (row.reason.isEmpty ? "" : ": \(row.reason)"))
+      })
+  }
+
+  static func table(_ view: JobView) -> String {
+    let rows = view.rows.map { row in
+      [
+        row.clientID, row.state.name.lowercased(), "\(row.percent) %", row.gateway, readableSize(row.size),
+        readableSeconds(row.durationMs), row.md5, row.path.isEmpty ? row.reason : row.path,
+      ]
+    }
+    let head = ["CLIENT", "STATE", "DONE", "GATEWAY", "SIZE", "TIME", "MD5", "PATH"]
+    let reason = view.reason.isEmpty ? "" : ": \(printable(view.reason))"
+    let title = "job \(printable(view.id)): \(view.state.name.lowercased())\(reason)"
+    if view.isForFile { return "\(title)\n\(columns(head, rows))" }
+    let short = view.rows.map { [$0.clientID, $0.state.name.lowercased(), $0.gateway, $0.reason] }
+    return "\(title)\n\(columns(["CLIENT", "STATE", "GATEWAY", "REASON"], short))"
+  }
+}

@@ -1,0 +1,178 @@
+internal import FoundationEssentials
+internal import Schema
+
+// What the commands print as JSON. Names are the contract's; what is empty there is left out, but for what a reader counts
+// on.
+
+struct UploadReport: Encodable {
+  var fileID: String
+  var name: String
+  var size: Int64
+  var md5: String
+  var milliseconds: Int64
+
+  enum CodingKeys: String, CodingKey {
+    case name, size, md5
+    case fileID = "file_id"
+    case milliseconds = "duration_ms"
+  }
+}
+
+struct PushReport: Encodable {
+  var jobID: String
+  var targetCount: Int64
+  var duplicate: Bool
+  var file: UploadReport?
+
+  enum CodingKeys: String, CodingKey {
+    case duplicate, file
+    case jobID = "job_id"
+    case targetCount = "target_count"
+  }
+}
+
+struct JobReport: Encodable {
+  struct Row: Encodable {
+    var clientID: String
+    var state: String
+    var percent: Int32
+    var md5: String
+    var size: Int64
+    var bytesDone: Int64
+    var milliseconds: Int64
+    var updatedAt: Int64
+    var gateway: String?
+    var path: String?
+    var reason: String?
+    var messageID: String?
+
+    enum CodingKeys: String, CodingKey {
+      case state, percent, md5, size, gateway, path, reason
+      case clientID = "client_id"
+      case bytesDone = "bytes_done"
+      case milliseconds = "duration_ms"
+      case updatedAt = "updated_at_ms"
+      case messageID = "message_id"
+    }
+
+    init(_ row: PushV1.JobTarget) {
+      clientID = row.clientID
+      state = row.state.name
+      percent = row.percent
+      md5 = row.md5
+      size = row.size
+      bytesDone = row.bytesDone
+      milliseconds = row.durationMs
+      updatedAt = row.updatedAtMs
+      gateway = row.gateway.nonEmpty
+      path = row.path.nonEmpty
+      reason = row.reason.nonEmpty
+      messageID = row.messageID.nonEmpty
+    }
+  }
+
+  var jobID: String
+  var state: String
+  /// How many rows are in each state.
+  var counts: [String: Int64]
+  var targets: [Row]
+  var submittedAt: Int64
+  var updatedAt: Int64
+  var reason: String?
+  /// The file that was uploaded for it.
+  var file: UploadReport?
+
+  enum CodingKeys: String, CodingKey {
+    case state, counts, targets, reason, file
+    case jobID = "job_id"
+    case submittedAt = "submitted_at_ms"
+    case updatedAt = "updated_at_ms"
+  }
+
+  init(_ job: JobView, file: UploadReport? = nil) {
+    jobID = job.id
+    state = job.state.name
+    counts = Dictionary(job.counts.map { ($0.state.name, $0.count) }, uniquingKeysWith: +)
+    targets = job.rows.map { Row($0) }
+    submittedAt = job.submittedAt
+    updatedAt = job.updatedAt
+    reason = job.reason.nonEmpty
+    self.file = file
+  }
+}
+
+struct ClientsReport: Encodable {
+  struct Client: Encodable {
+    var clientID: String
+    var online: Bool
+    var nodeID: String
+    var sessionID: String
+    var tags: [String: String]
+    var connectedAt: Int64
+    var lastActive: Int64
+    var peer: String
+
+    enum CodingKeys: String, CodingKey {
+      case online, tags, peer
+      case clientID = "client_id"
+      case nodeID = "node_id"
+      case sessionID = "session_id"
+      case connectedAt = "connected_at_ms"
+      case lastActive = "last_active_ms"
+    }
+
+    init(_ client: PushV1.ClientInfo) {
+      clientID = client.clientID
+      online = client.online
+      nodeID = client.nodeID
+      sessionID = client.sessionID
+      tags = client.tags
+      connectedAt = client.connectedAtMs
+      lastActive = client.lastActiveMs
+      peer = client.peer
+    }
+  }
+  var clients: [Client]
+}
+
+struct NodesReport: Encodable {
+  struct Node: Encodable {
+    var nodeID: String
+    var address: String
+    var partition: Int32
+    var epoch: Int64
+    var leaseLeft: Int64
+    var clientCount: Int64
+    var startedAt: Int64
+
+    enum CodingKeys: String, CodingKey {
+      case address, partition, epoch
+      case nodeID = "node_id"
+      case leaseLeft = "lease_left_ms"
+      case clientCount = "client_count"
+      case startedAt = "started_at_ms"
+    }
+
+    init(_ node: PushV1.NodeInfo) {
+      nodeID = node.nodeID
+      address = node.address
+      partition = node.partition
+      epoch = node.epoch
+      leaseLeft = node.leaseLeftMs
+      clientCount = node.clientCount
+      startedAt = node.startedAtMs
+    }
+  }
+  var nodes: [Node]
+}
+
+extension String {
+  fileprivate var nonEmpty: String? { isEmpty ? nil : self }
+}
+
+/// One line of JSON with sorted keys.
+func jsonLine(_ value: some Encodable) throws -> String {
+  let encoder = JSONEncoder()
+  encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+  return String(decoding: try encoder.encode(value), as: UTF8.self)
+}
