@@ -2,6 +2,7 @@ import Glibc
 import PushControl
 import Reactor
 import Settings
+import Telemetry
 
 @main
 struct Program {
@@ -17,7 +18,7 @@ struct Program {
 
   static func main() {
     let (command, arguments) = commands.selectFromCommandLine()
-    let run: (Control) async -> Int32
+    let run: @Sendable (Control) async -> Int32
     let options: ControlOptions
     do throws(UsageExit) {
       (options, run) =
@@ -32,12 +33,12 @@ struct Program {
     do {
       exit(try EventLoop.run(name: "pushctl") { loop in await run(Control(loop: loop, options: options)) })
     } catch {
-      fputs("pushctl: can't start: \(error)\n", stderr)
+      Logger("pushctl").error("can't start", ["reason": "\(error)"])
       exit(1)
     }
   }
 
-  typealias Prepared = (ControlOptions, (Control) async -> Int32)
+  typealias Prepared = (ControlOptions, @Sendable (Control) async -> Int32)
 
   /// A command's own options behind those that all of them have.
   struct Shared {

@@ -1,0 +1,159 @@
+import Bytes
+import FileStore
+import Foundation
+import GRPC
+import Reactor
+import Schema
+import Testing
+
+@testable import PushControl
+
+@Suite(.timeLimit(.minutes(1))) struct ControlTests {
+  @Test(arguments: [0, 1, 1 << 20, (5 << 20) / 2]) func aFileIsUploadedInOnePass(size: Int) async throws {
+    try await scene { _, servers, control, printed in
+      try await withFile(size) { path, bytes in
+        #expect(await control(.init([servers[0].address])).upload([path], fileID: nil) == 0)
+        let report = try printed.json()
+        let id = try #require(report["file_id"] as? String)
+        #expect(id.count == 32)
+        #expect(servers[0].content(id) == bytes)
+        #expect(report["md5"] as? String == Digest.hex(of: bytes, .md5))
+        #expect(report["size"] as? Int == size)
+        #expect(servers[0].metas.map(\.fileName) == Array(repeating: report["name"] as? String ?? "", count: 2))
+        #expect(servers[0].metas.last?.fileMD5 == Digest.hex(of: bytes, .md5))
+      }
+    }
+  }
+
+  @Test func aBrokenUploadGoesOnAtTheNextServer() async throws {
+    try await scene { _, servers, control, printed in
+      try await withFile(4 << 20) { path, bytes in
+        servers[0].breakAfter = 2
+        #expect(await control(.init([servers[0].address])).upload([path], fileID: "f1") == 0)
+        #expect(servers[0].content("f1") == bytes)
+        #expect(servers[0].chunksSent == 4)
+        #expect(servers[0].metas.last?.fileMD5 == Digest.hex(of: bytes, .md5))
+        #expect(printed.drawn.joined.contains("] 100 %"))
+      }
+    }
+  }
+
+  @Test func severalFilesAreAnArray() async throws {
+    try await scene { _, servers, control, printed in
+      try await withFile(10) { path, _ in
+        #expect(await control(.init([servers[0].address])).upload([path, path], fileID: nil) == 0)
+        let value = try JSONSerialization.jsonObject(with: Data(printed.results.joined.utf8))
+        #expect((value as? [Any])?.count == 2)
+      }
+    }
+  }
+
+  @Test func whatCanNotBeReadOrReachedIsSaid() async throws {
+    try await scene { _, servers, control, printed in
+      #expect(await control(.init([servers[0].address])).upload(["/no/such/file"], fileID: nil) == 1)
+      #expect(printed.drawn.joined == "pushctl: /no/such/file: No such file or directory\n")
+      #expect(await control(.init([servers[0].address])).upload(["/tmp"], fileID: nil) == 1)
+      #expect(await control(.init([HostPort(host: "127.0.0.1", port: 1)])).nodes() == 1)
+      #expect(printed.drawn.joined.contains("pushctl: no gateway can be reached: can't connect to 127.0.0.1:1"))
+      #expect(await control(.init([servers[0].address])).status("none", watches: false) == 1)
+      #expect(printed.drawn.joined.contains("pushctl: NOT_FOUND: There is no such job.\n"))
+      #expect(printed.results.all.isEmpty)
+    }
+  }
+
+  @Test func theFirstReachableServerIsAsked() async throws {
+    try await scene { _, servers, control, printed in
+      servers[0].nodes = [.init(nodeID: "gateway-1", address: "g:7", partition: 3, clientCount: 2)]
+      let nobody = HostPort(host: "127.0.0.1", port: 1)
+      #expect(await control(.init([nobody, servers[0].address])).nodes() == 0)
+      let nodes = try printed.json()["nodes"] as? [[String: Any]]
+      #expect(nodes?.first?["node_id"] as? String == "gateway-1")
+      #expect(nodes?.first?["address"] as? String == "g:7")
+    }
+  }
+
+  @Test func aPushIsSubmittedOnceWithItsOwnId() async throws {
+    try await scene(servers: 2) { _, servers, control, printed in
+      servers[0].submitFailures = [Status(.unavailable, "draining")]
+      let order = PushOrder(clients: ["a", "b"], payload: .text("hi"))
+      #expect(await control(.init(servers.map(\.address))).push(order) == 0)
+      let job = try #require(servers[1].jobs.first)
+      #expect(servers[0].jobs.isEmpty)
+      #expect(job.targets == .init(clientIDs: ["a", "b"]))
+      #expect(job.payload == .text(.init(content: "hi")))
+      #expect(try printed.json()["job_id"] as? String == job.jobID)
+      #expect(job.jobID.count == 32)
+    }
+  }
+
+  @Test func aFileIsUploadedThenPushed() async throws {
+    try await scene { _, servers, control, printed in
+      try await withFile(100) { path, bytes in
+        let order = PushOrder(clients: [], payload: .file(path: path), jobID: "j1")
+        #expect(await control(.init([servers[0].address])).push(order) == 0)
+        let report = try printed.json()
+        let file = try #require(report["file"] as? [String: Any])
+        let id = try #require(file["file_id"] as? String)
+        #expect(servers[0].jobs == [.init(jobID: "j1", targets: .init(all: true), payload: .fileID(id))])
+        #expect(servers[0].content(id) == bytes)
+      }
+    }
+  }
+
+  func status(_ state: PushV1.JobStatus.State, _ rows: [PushV1.JobTarget], complete: Bool = false) -> PushV1.JobStatus {
+    .init(job: .init(jobID: "j", payload: .fileID("f")), state: state, targets: rows, complete: complete)
+  }
+
+  @Test func theExitCodeTellsHowAWatchedJobEnded() async throws {
+    for (final, code) in [(PushV1.JobStatus.State.succeeded, Int32(0)), (.failed, 1), (.cancelled, 1)] {
+      try await scene { _, servers, control, printed in
+        servers[0].statuses = [
+          self.status(.running, [.init(clientID: "a", state: .downloading, percent: 50)], complete: true),
+          self.status(.running, [.init(clientID: "b", state: .verified, percent: 100, md5: "m")]),
+          self.status(final, [.init(clientID: "a", state: .failed, reason: "disk \u{1B}full")]),
+        ]
+        #expect(await control(.init([servers[0].address])).status("j", watches: true) == code)
+        let report = try printed.json()
+        #expect(report["state"] as? String == final.name)
+        let rows = try #require(report["targets"] as? [[String: Any]])
+        #expect(rows.map { $0["state"] as? String } == ["FAILED", "VERIFIED"])
+        #expect(rows.map { $0["md5"] as? String } == ["", "m"])
+        #expect(printed.drawn.joined.contains("a [###############...............]  50 %  downloading"))
+        #expect(printed.drawn.joined.contains("failed: disk ?full"))
+      }
+    }
+  }
+
+  @Test func aStatusIsReadPageByPage() async throws {
+    try await scene(json: false) { _, servers, control, printed in
+      servers[0].statuses = [
+        self.status(.running, [.init(clientID: "a", state: .verified, percent: 100, gateway: "g1", path: "/x/a")]),
+        self.status(.running, [.init(clientID: "b", state: .written)]),
+      ]
+      #expect(await control(.init([servers[0].address], json: false)).status("j", watches: false) == 0)
+      let lines = printed.results.joined.split(separator: "\n")
+      #expect(lines.count == 4)
+      #expect(lines.first == "job j: running")
+      #expect(lines.contains { $0.hasPrefix("a       verified  100 %  g1 ") && $0.hasSuffix("/x/a") })
+    }
+  }
+
+  @Test func clientsAreListedToTheLastPage() async throws {
+    try await scene { _, servers, control, printed in
+      servers[0].clients = ["a", "b", "c"].map { .init(clientID: $0, online: $0 != "b", nodeID: "g", tags: ["k": "v"]) }
+      #expect(await control(.init([servers[0].address])).clients(onlineOnly: false) == 0)
+      let clients = try printed.json()["clients"] as? [[String: Any]]
+      #expect(clients?.map { $0["client_id"] as? String } == ["a", "b", "c"])
+      #expect(clients?.map { $0["online"] as? Bool } == [true, false, true])
+    }
+  }
+
+  @Test func sizesAndTimesAreReadable() {
+    #expect(readableSize(0) == "0 B")
+    #expect(readableSize(1023) == "1023 B")
+    #expect(readableSize(64 << 20) == "64.0 MiB")
+    #expect(readableSize(1536) == "1.5 KiB")
+    #expect(readableSeconds(1299) == "1.3 s")
+    #expect(columns(["A", "B"], [["long", "x"]]) == "A     B\nlong  x")
+  }
+}
