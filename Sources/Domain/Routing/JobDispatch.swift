@@ -1,0 +1,142 @@
+internal import Bytes
+internal import Protobuf
+internal import Reactor
+public import Schema
+
+/// Takes a job in: opens it in the ledger, finds its clients, and sends each its message.
+///
+/// Belongs to its loop. Every step can be repeated: to submit a job again is to go on where the first attempt stopped.
+public final class JobDispatch {
+  /// Clients that a job can name at most.
+  public static let maximumTargets = 10_000
+  /// The content of a text, and the details of an event, in bytes at most.
+  public static let maximumContentBytes = 256 * 1024
+  /// How long a message is worth delivering when its job doesn't say.
+  public static let defaultTimeToLive: Duration = .seconds(24 * 3600)
+
+  private let registry: Registry
+  private let ledger: JobLedger
+  private let publisher: Publisher
+
+  public init(registry: Registry, ledger: JobLedger, publisher: Publisher) {
+    self.registry = registry
+    self.ledger = ledger
+    self.publisher = publisher
+  }
+
+  /// Opens a job and routes its messages. When this returns, each client's row says what was done about it.
+  ///
+  /// - Parameter notice: what to tell of the job's file; nil for a text or an event. The payload of a job whose file has
+  ///   just been uploaded may be empty: it is set from the notice.
+  /// - Throws: `.invalid`, `.conflict`, `.unavailable`: submit again with the same id.
+  public func submit(
+    _ job: PushV1.Job, notice: PushV1.FileNotice? = nil
+  ) async throws(RoutingError) -> PushV1.SubmitResponse {
+    var job = job
+    if job.jobID.isEmpty { job.jobID = Name.random() }
+    if let notice { job.payload = .fileID(notice.fileID) }
+    try JobDispatch.validate(job, notice)
+    var now = EventLoop.wallClockMilliseconds()
+    let opened = try await ledger.open(job, notice: notice, now: now)
+    if opened == .duplicate { now = try await ledger.summary(of: job.jobID).submittedAt }
+    let message = JobDispatch.message(of: job, notice, submittedAt: now)
+    let count: Int
+    if job.targets?.all == true {
+      count = try await sendToAll(job, message)
+    } else {
+      count = try await send(job, message, to: job.targets?.clientIDs ?? [])
+    }
+    return PushV1.SubmitResponse(jobID: job.jobID, duplicate: opened == .duplicate, targetCount: Int64(count))
+  }
+
+  // MARK: To named clients
+
+  private func send(
+    _ job: PushV1.Job, _ message: PushV1.ServerMessage, to named: [String]
+  ) async throws(RoutingError) -> Int {
+    var seen: Set<String> = []
+    let clients = named.filter { seen.insert($0).inserted }
+    try await ledger.addRows(job.jobID, clients, now: EventLoop.wallClockMilliseconds())
+    // A repeated submission finds rows that are further already: those have been sent.
+    let waiting = try await ledger.allRows(of: job.jobID).filter { $0.state == .accepted }.map(\.clientID)
+    let records = waiting.map { client in
+      JobDispatch.record(job, message, .client(client), MessageID(job: job.jobID, client: client))
+    }
+    let outcomes = try await publisher.publish(records)
+    try await ledger.take(
+      JobDispatch.steps(job.jobID, waiting, outcomes), now: EventLoop.wallClockMilliseconds())
+    // Their rows stay ACCEPTED, so that the publisher's retry sends what is missing and nothing else.
+    for case .failed(let reason) in outcomes { throw RoutingError(.unavailable, reason) }
+    return clients.count
+  }
+
+  /// The steps that rows take by what the publisher did, one for each kind of outcome. A client whose record Kafka did
+  /// not take has taken none.
+  static func steps(_ job: String, _ clients: [String], _ outcomes: [Publisher.Outcome]) -> [RowStep] {
+    var routed: [String] = []
+    var failed: [String: [String]] = [:]
+    for (client, outcome) in zip(clients, outcomes) {
+      switch outcome {
+      case .routed: routed.append(client)
+      case .unknown: failed["No client of this id is known.", default: []].append(client)
+      // The place where a client's inbox will take the message in.
+      case .offline: failed["The client is offline.", default: []].append(client)
+      case .failed: break
+      }
+    }
+    var steps = routed.isEmpty ? [] : [RowStep(job: job, clients: routed, to: .routed)]
+    for (reason, clients) in failed.sorted(by: { $0.key < $1.key }) {
+      steps.append(RowStep(job: job, clients: clients, to: .failed, RowFields(reason: reason)))
+    }
+    return steps
+  }
+
+  // MARK: To all
+
+  /// One record that every node reads: the message has the same bytes for all.
+  private func sendToAll(_ job: PushV1.Job, _ message: PushV1.ServerMessage) async throws(RoutingError) -> Int {
+    let record = JobDispatch.record(job, message, .all, MessageID(job: job.jobID, client: nil))
+    guard JobLedger.keepsRows(of: job) else {
+      let nodes = try await registry.nodes().items
+      try await publisher.broadcast(record)
+      return Int(nodes.reduce(0) { $0 + $1.clientCount })
+    }
+    var clients: [String] = []
+    var after: String? = ""
+    while let start = after {
+      let page = try await registry.clients(after: start, limit: Registry.maximumPage, onlineOnly: true)
+      clients += page.items.map(\.record.id)
+      after = page.next
+    }
+    try await ledger.addRows(job.jobID, clients, now: EventLoop.wallClockMilliseconds())
+    try await publisher.broadcast(record)
+    try await ledger.take(
+      [RowStep(job: job.jobID, clients: clients, to: .routed)], now: EventLoop.wallClockMilliseconds())
+    return clients.count
+  }
+
+  // MARK: Messages
+
+  static func message(
+    of job: PushV1.Job, _ notice: PushV1.FileNotice?, submittedAt: Int64
+  ) -> PushV1.ServerMessage {
+    let life = job.ttlMs > 0 ? job.ttlMs : defaultTimeToLive.wholeMilliseconds
+    var message = PushV1.ServerMessage(jobID: job.jobID, expiresAtMs: submittedAt &+ life)
+    switch job.payload {
+    case .text(let text): message.payload = .text(text)
+    case .event(let event): message.payload = .event(event)
+    case .fileID, nil: message.payload = notice.map { .fileNotice($0) }
+    }
+    return message
+  }
+
+  private static func record(
+    _ job: PushV1.Job, _ message: PushV1.ServerMessage, _ target: PushRecord.Target, _ id: MessageID
+  ) -> PushRecord {
+    var message = message
+    message.messageID = id.description
+    return PushRecord(
+      target: target, messageID: message.messageID, message: message.serialized(), jobID: job.jobID,
+      isAtLeastOnce: job.qos == .atLeastOnce, expiresAt: message.expiresAtMs)
+  }
+}

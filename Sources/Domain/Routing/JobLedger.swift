@@ -1,0 +1,115 @@
+internal import Bytes
+public import Redis
+public import Schema
+
+/// What became of each job, for each of its clients, in Redis.
+///
+/// Belongs to its loop. States move by the table of `JobRowState` alone, which the scripts apply: reports may come late,
+/// twice and from several nodes.
+public final class JobLedger {
+  /// Keys of a job live so long after its submission.
+  public static let lifetime: Duration = .seconds(7 * 24 * 3600)
+  /// Rows that one script touches at most: it holds Redis for about a millisecond.
+  static let rowsPerScript = 200
+
+  let store: Store
+
+  public init(_ redis: RedisClient) {
+    store = Store(redis)
+  }
+
+  public enum Opened: Equatable, Sendable {
+    case new
+    /// The job stands with the same content.
+    case duplicate
+  }
+
+  /// Opens a job, once.
+  ///
+  /// - Parameter now: ms since the epoch.
+  /// - Throws: `.conflict` when its id stands with another content.
+  public func open(
+    _ job: PushV1.Job, notice: PushV1.FileNotice?, now: Int64
+  ) async throws(RoutingError) -> Opened {
+    let kind: JobKind = notice == nil ? .message : .file
+    let lifetime = JobLedger.lifetime.wholeMilliseconds
+    let replies = await store.all([
+      .script(
+        JobLedgerScripts.open, keys: [.string(Key.job(job.jobID))],
+        [
+          .bytes(job.serialized()), .bytes(notice?.serialized() ?? Bytes()), .string(kind.rawValue), .integer(now),
+          .integer(lifetime),
+        ]),
+      .command(["ZADD", Key.jobs, "NX", String(now), job.jobID]),
+      .command(["ZREMRANGEBYSCORE", Key.jobs, "-inf", "(\(now - lifetime)"]),
+    ])
+    for reply in replies { _ = try reply.get() }
+    switch try replies[0].get().number {
+    case 0: return .new
+    case 1: return .duplicate
+    default: throw RoutingError(.conflict, "A job with this id stands already, with another content.")
+    }
+  }
+
+  /// Adds rows in the state ACCEPTED; a client that has one keeps it.
+  public func addRows(_ job: String, _ clients: [String], now: Int64) async throws(RoutingError) {
+    let head: [RedisArgument] = [.integer(now), .integer(JobLedger.lifetime.wholeMilliseconds)]
+    let requests = slices(of: clients).map { slice in
+      Store.Request.script(JobLedgerScripts.addRows, keys: keys(job, slice), head + slice.map { .string($0) })
+    }
+    for reply in await store.all(requests) { _ = try reply.get() }
+  }
+
+  /// Takes rows through their steps, in order, in one pipeline.
+  ///
+  /// - Returns: for each step how many of its rows took it; the others were further already, or are not there.
+  @discardableResult
+  public func take(_ steps: [RowStep], now: Int64) async throws(RoutingError) -> [Int] {
+    var requests: [Store.Request] = []
+    var owners: [Int] = []
+    for (index, step) in steps.enumerated() {
+      let fields = step.fields.words
+      let head =
+        [
+          String(step.state.rawValue), step.state.predecessors(of: .message), step.state.predecessors(of: .file),
+          String(now), String(fields.count / 2),
+        ] + fields
+      for slice in slices(of: step.clients) {
+        let arguments = (head + slice).map { RedisArgument.string($0) }
+        requests.append(.script(JobLedgerScripts.step, keys: keys(step.job, slice), arguments))
+        owners.append(index)
+      }
+    }
+    var counts = Array(repeating: 0, count: steps.count)
+    for (owner, reply) in zip(owners, await store.all(requests)) { counts[owner] += Int(try reply.get().number) }
+    return counts
+  }
+
+  /// Adds to a state's count in a job that keeps no rows.
+  public func count(_ job: String, _ state: JobRowState, by amount: Int, now: Int64) async throws(RoutingError) {
+    _ = try await store.one(
+      .script(
+        JobLedgerScripts.count, keys: [Key.job(job)], [String(state.rawValue), String(amount), String(now)]))
+  }
+
+  /// Marks a job as cancelled; its rows stay as they are.
+  ///
+  /// - Returns: whether it wasn't before.
+  /// - Throws: `.notFound`.
+  public func cancel(_ job: String, reason: String, now: Int64) async throws(RoutingError) -> Bool {
+    let reply = try await store.one(
+      .script(JobLedgerScripts.cancel, keys: [Key.job(job)], [reason, String(now)]))
+    guard reply.number >= 0 else { throw RoutingError(.notFound, "There is no job of this id.") }
+    return reply.number == 1
+  }
+
+  private func slices(of clients: [String]) -> [ArraySlice<String>] {
+    stride(from: 0, to: clients.count, by: JobLedger.rowsPerScript).map {
+      clients[$0..<min($0 + JobLedger.rowsPerScript, clients.count)]
+    }
+  }
+
+  private func keys(_ job: String, _ clients: ArraySlice<String>) -> [RedisArgument] {
+    [.string(Key.job(job)), .string(Key.rows(of: job))] + clients.map { .string(Key.row(of: job, $0)) }
+  }
+}

@@ -1,0 +1,105 @@
+internal import Redis
+
+/// The ledger's Lua. The keys of a job share its id as their hash tag.
+///
+/// `job:{ID}` is a hash: spec, notice, kind, submitted_at, updated_at, ordinal (grows with each change of a row),
+/// `s1` … `s8` (how many rows are in each state), cancelled, reason. `job:{ID}:row:CLIENT` is a hash with the row's fields.
+enum JobLedgerScripts {
+  /// Opens a job, once.
+  ///
+  /// - KEYS: `job:{ID}`
+  /// - ARGV: the job and the file's notice, encoded; its kind; submitted at in ms since the epoch; lifetime in ms
+  /// - Answers: 0 it is new, 1 it stands with the same content, 2 it stands with another one
+  static let open = RedisScript(
+    """
+    local spec = redis.call('HGET', KEYS[1], 'spec')
+    if spec then
+      if spec == ARGV[1] then return 1 end
+      return 2
+    end
+    redis.call('HSET', KEYS[1], 'spec', ARGV[1], 'notice', ARGV[2], 'kind', ARGV[3], 'submitted_at', ARGV[4],
+      'updated_at', ARGV[4], 'ordinal', '0')
+    redis.call('PEXPIRE', KEYS[1], ARGV[5])
+    return 0
+    """)
+
+  /// Adds rows in the state ACCEPTED; those that are there stay as they are.
+  ///
+  /// - KEYS: `job:{ID}`, `job:{ID}:rows`, then the key of each row
+  /// - ARGV: now in ms since the epoch, lifetime in ms, then the client of each row
+  /// - Answers: how many rows are new
+  static let addRows = RedisScript(
+    """
+    local added = 0
+    for i = 3, #KEYS do
+      if redis.call('HSETNX', KEYS[i], 'state', '1') == 1 then
+        added = added + 1
+        redis.call('HSET', KEYS[i], 'updated_at', ARGV[1])
+        redis.call('PEXPIRE', KEYS[i], ARGV[2])
+        redis.call('ZADD', KEYS[2], redis.call('HINCRBY', KEYS[1], 'ordinal', 1), ARGV[i])
+      end
+    end
+    if added > 0 then redis.call('HINCRBY', KEYS[1], 's1', added) end
+    redis.call('PEXPIRE', KEYS[2], ARGV[2])
+    return added
+    """)
+
+  /// Takes rows of one job to the same state, with the same fields. A row whose present state does not allow the step
+  /// stays as it is, and so does a client that has no row.
+  ///
+  /// - KEYS: `job:{ID}`, `job:{ID}:rows`, then the key of each row
+  /// - ARGV: the new state, the states that allow it in a job of messages, in a job of a file (digits), now in ms since
+  ///   the epoch, the number F of fields, F names and values in turn, then the client of each row
+  /// - Answers: how many rows took the step
+  static let step = RedisScript(
+    """
+    local kind = redis.call('HGET', KEYS[1], 'kind')
+    if not kind then return 0 end
+    local allowed = ARGV[2]
+    if kind == 'file' then allowed = ARGV[3] end
+    local fields = {}
+    local last = 5 + 2 * tonumber(ARGV[5])
+    for i = 6, last do fields[#fields + 1] = ARGV[i] end
+    local changed = 0
+    for i = 3, #KEYS do
+      local state = redis.call('HGET', KEYS[i], 'state')
+      if state and string.find(allowed, state, 1, true) then
+        redis.call('HSET', KEYS[i], 'state', ARGV[1], 'updated_at', ARGV[4], unpack(fields))
+        if state ~= ARGV[1] then
+          redis.call('HINCRBY', KEYS[1], 's' .. state, -1)
+          redis.call('HINCRBY', KEYS[1], 's' .. ARGV[1], 1)
+        end
+        redis.call('ZADD', KEYS[2], redis.call('HINCRBY', KEYS[1], 'ordinal', 1), ARGV[last + i - 2])
+        changed = changed + 1
+      end
+    end
+    if changed > 0 then redis.call('HSET', KEYS[1], 'updated_at', ARGV[4]) end
+    return changed
+    """)
+
+  /// Marks a job as cancelled, once.
+  ///
+  /// - KEYS: `job:{ID}`
+  /// - ARGV: the reason, now in ms since the epoch
+  /// - Answers: 1 done, 0 it was cancelled before, -1 there is no such job
+  static let cancel = RedisScript(
+    """
+    if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+    if redis.call('HSETNX', KEYS[1], 'cancelled', '1') == 0 then return 0 end
+    redis.call('HSET', KEYS[1], 'reason', ARGV[1], 'updated_at', ARGV[2])
+    return 1
+    """)
+
+  /// Adds to the count of a state in a job that keeps no rows.
+  ///
+  /// - KEYS: `job:{ID}`
+  /// - ARGV: the state, how many, now in ms since the epoch
+  /// - Answers: 1 done, 0 there is no such job
+  static let count = RedisScript(
+    """
+    if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+    redis.call('HINCRBY', KEYS[1], 's' .. ARGV[1], ARGV[2])
+    redis.call('HSET', KEYS[1], 'updated_at', ARGV[3])
+    return 1
+    """)
+}

@@ -1,0 +1,52 @@
+public import Schema
+
+extension JobDispatch {
+  /// Checks a job that came from outside.
+  static func validate(_ job: PushV1.Job, _ notice: PushV1.FileNotice?) throws(RoutingError) {
+    try Name.validate(job.jobID, as: "job id")
+    try validate(job.targets)
+    guard job.ttlMs >= 0, job.deadlineMs >= 0 else {
+      throw RoutingError(.invalid, "The job's time to live and its deadline can't be negative.")
+    }
+    guard job.qos == .atMostOnce || job.qos == .atLeastOnce else {
+      throw RoutingError(.invalid, "The job's quality of service is neither 0 nor 1.")
+    }
+    switch job.payload {
+    case .text(let text):
+      guard text.content.utf8.count <= maximumContentBytes else {
+        throw RoutingError(.invalid, "The text is longer than \(maximumContentBytes) bytes.")
+      }
+    case .event(let event):
+      guard !event.type.isEmpty else { throw RoutingError(.invalid, "The event has no type.") }
+      guard event.type.utf8.count + event.details.utf8.count <= maximumContentBytes else {
+        throw RoutingError(.invalid, "The event is longer than \(maximumContentBytes) bytes.")
+      }
+    case .fileID:
+      guard notice != nil else { throw RoutingError(.notFound, "There is no published file of this id.") }
+    case nil: throw RoutingError(.invalid, "The job has no payload: a text, a file id or an event.")
+    }
+  }
+
+  private static func validate(_ targets: PushV1.Targets?) throws(RoutingError) {
+    guard let targets, targets.all || !targets.clientIDs.isEmpty else {
+      throw RoutingError(.invalid, "The job has no targets: client ids, or all.")
+    }
+    guard !targets.all || targets.clientIDs.isEmpty else {
+      throw RoutingError(.invalid, "The job's targets are client ids or all, not both.")
+    }
+    guard targets.clientIDs.count <= maximumTargets else {
+      throw RoutingError(.invalid, "The job names more than \(maximumTargets) clients.")
+    }
+    for client in targets.clientIDs { try Name.validate(client, as: "client id") }
+  }
+}
+
+extension JobLedger {
+  /// Whether a job has a row for each client. A best-effort message to all has none: only counts, so that it costs no
+  /// write to Redis per client.
+  public static func keepsRows(of job: PushV1.Job) -> Bool {
+    guard job.targets?.all == true, job.qos == .atMostOnce else { return true }
+    if case .fileID = job.payload { return true }
+    return false
+  }
+}

@@ -1,0 +1,88 @@
+public import Bytes
+internal import Protobuf
+internal import Schema
+
+/// A record of the topics `client-push` and `client-broadcast`: a message on its way to the node that holds its client.
+///
+/// The message is encoded once, by the publisher; nodes pass its bytes on without a look inside.
+public struct PushRecord: Equatable, Sendable {
+  public enum Target: Equatable, Sendable {
+    /// One client of the node that the record is for.
+    case client(String)
+    /// Every client of every node.
+    case all
+    /// The subscribers of a channel.
+    case channel(String)
+    /// No message: the client has a session of this epoch elsewhere, older ones are over.
+    case moved(client: String, epoch: Int64)
+  }
+
+  public var target: Target
+  public var messageID: String
+  /// A `push.v1.ServerMessage`.
+  public var message: Bytes
+  /// Empty without a job.
+  public var jobID: String
+  /// Whether the message is kept until the client has acknowledged it.
+  public var isAtLeastOnce: Bool
+  /// When the message stops being worth delivering, ms since the epoch; 0 for never.
+  public var expiresAt: Int64
+  /// How often it was passed on to another node.
+  public var hops: Int
+
+  public init(
+    target: Target, messageID: String = "", message: Bytes = Bytes(), jobID: String = "", isAtLeastOnce: Bool = false,
+    expiresAt: Int64 = 0, hops: Int = 0
+  ) {
+    self.target = target
+    self.messageID = messageID
+    self.message = message
+    self.jobID = jobID
+    self.isAtLeastOnce = isAtLeastOnce
+    self.expiresAt = expiresAt
+    self.hops = hops
+  }
+}
+
+extension PushRecord {
+  /// The header of a record on `client-push` that names the node it is for.
+  public static let nodeHeader = "node"
+
+  /// Reads a record's value. The message shares its memory.
+  ///
+  /// - Throws: `.corrupt` for bytes that are no record, or one without a target.
+  public init(encoded bytes: Bytes) throws(RoutingError) {
+    let wire: InternalV1.PushRecord
+    do throws(ProtobufError) {
+      wire = try InternalV1.PushRecord(serialized: bytes)
+    } catch {
+      throw RoutingError(.corrupt, "The record is no PushRecord: \(error.message).")
+    }
+    let target: Target
+    switch wire.target {
+    case .clientID(let id): target = .client(id)
+    case .all: target = .all
+    case .channel(let name): target = .channel(name)
+    case .movedClientID(let id): target = .moved(client: id, epoch: wire.sessionEpoch)
+    case nil: throw RoutingError(.corrupt, "The record has no target.")
+    }
+    self.init(
+      target: target, messageID: wire.messageID, message: wire.serverMessage, jobID: wire.jobID,
+      isAtLeastOnce: wire.qos > 0, expiresAt: wire.expiresAtMs, hops: Int(wire.hops))
+  }
+
+  public func encoded() -> Bytes {
+    var wire = InternalV1.PushRecord(
+      messageID: messageID, serverMessage: message, jobID: jobID, qos: isAtLeastOnce ? 1 : 0, expiresAtMs: expiresAt,
+      hops: Int32(clamping: hops))
+    switch target {
+    case .client(let id): wire.target = .clientID(id)
+    case .all: wire.target = .all(true)
+    case .channel(let name): wire.target = .channel(name)
+    case .moved(let client, let epoch):
+      wire.target = .movedClientID(client)
+      wire.sessionEpoch = epoch
+    }
+    return wire.serialized()
+  }
+}

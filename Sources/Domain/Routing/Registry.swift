@@ -1,0 +1,117 @@
+public import Redis
+
+/// Who is where: the records of clients and nodes in Redis.
+///
+/// Belongs to its loop. Every call is one round trip, however many records it is about. Every write that a stale owner
+/// could make compares the epoch in Lua.
+public final class Registry {
+  /// A record that nobody has touched for so long is gone, and its client unknown.
+  public static let recordLifetime: Duration = .seconds(7 * 24 * 3600)
+  /// Tags of one client at most.
+  public static let maximumTags = 32
+  /// Bytes of a tag's name and of its value at most.
+  public static let maximumTagBytes = 256
+
+  let store: Store
+
+  public init(_ redis: RedisClient) {
+    store = Store(redis)
+  }
+
+  /// Checks tags that came from outside.
+  public static func validate(tags: [String: String]) throws(RoutingError) {
+    guard tags.count <= maximumTags else { throw RoutingError(.invalid, "There are more than \(maximumTags) tags.") }
+    for (name, value) in tags {
+      guard !name.isEmpty, name.utf8.count <= maximumTagBytes, value.utf8.count <= maximumTagBytes else {
+        throw RoutingError(.invalid, "A tag's name is empty, or longer than \(maximumTagBytes) bytes, or its value is.")
+      }
+    }
+  }
+
+  // MARK: Clients
+
+  /// Makes a session the owner of its client's record; whoever owned it before no longer does.
+  public func register(_ registration: Registration) async throws(RoutingError) -> Registered {
+    var arguments = [
+      registration.node, String(registration.nodeEpoch), registration.session, registration.lastSession,
+      registration.peer, Registry.lifetime,
+    ]
+    for (name, value) in registration.tags { arguments += [name, value] }
+    let replies = await store.all([
+      .script(RegistryScripts.register, keys: [Key.client(registration.client)], arguments),
+      .command(["ZADD", Key.clients, "0", registration.client]),
+    ])
+    _ = try replies[1].get()
+    let answer = try replies[0].get().elements
+    guard answer.count == 4 else { throw RoutingError(.corrupt, "Redis answered a registration with something else.") }
+    return Registered(
+      epoch: answer[0].number, previousNode: answer[1].text, previousEpoch: answer[2].number,
+      resumed: answer[3].number == 1)
+  }
+
+  /// A session that its node vouches for.
+  public struct Refresh: Sendable {
+    public var client: String
+    public var epoch: Int64
+    /// ms since the epoch.
+    public var lastActive: Int64
+
+    public init(client: String, epoch: Int64, lastActive: Int64) {
+      self.client = client
+      self.epoch = epoch
+      self.lastActive = lastActive
+    }
+  }
+
+  /// Keeps records alive, in one pipeline. - Returns: one answer each, in order.
+  public func refresh(
+    _ sessions: [Refresh], nodeEpoch: Int64
+  ) async -> [Result<Ownership, RoutingError>] {
+    let requests = sessions.map { session in
+      Store.Request.script(
+        RegistryScripts.refresh, keys: [Key.client(session.client)],
+        [String(session.epoch), String(nodeEpoch), String(session.lastActive), Registry.lifetime])
+    }
+    return await store.all(requests).map { reply in reply.map { Ownership($0.number) } }
+  }
+
+  /// Says that the client is away, in one pipeline. Records with another epoch stay as they are.
+  public func release(_ sessions: [Refresh]) async -> [Result<Ownership, RoutingError>] {
+    let requests = sessions.map { session in
+      Store.Request.script(
+        RegistryScripts.release, keys: [Key.client(session.client)],
+        [String(session.epoch), String(session.lastActive), Registry.lifetime])
+    }
+    return await store.all(requests).map { reply in reply.map { Ownership($0.number) } }
+  }
+
+  /// Where clients are: their records in one round trip, those of their nodes in a second one.
+  ///
+  /// - Returns: one location each, in order.
+  public func locate(_ clients: [String]) async throws(RoutingError) -> [Location] {
+    let records = try await records(of: clients)
+    let nodes = try await nodes(named: Set(records.compactMap { $0?.node }).filter { !$0.isEmpty })
+    return records.map { record in
+      guard let record else { return .unknown }
+      guard let node = nodes[record.node], record.isHeld(by: node) else { return .offline }
+      return .online(record, node)
+    }
+  }
+
+  func records(of clients: [String]) async throws(RoutingError) -> [ClientRecord?] {
+    let replies = await store.all(clients.map { .command(["HGETALL", Key.client($0)]) })
+    var records: [ClientRecord?] = []
+    records.reserveCapacity(clients.count)
+    for (client, reply) in zip(clients, replies) { records.append(ClientRecord(id: client, try reply.get().pairs)) }
+    return records
+  }
+
+  /// The records of those nodes whose leases live.
+  public func nodes(named ids: some Collection<String>) async throws(RoutingError) -> [String: NodeRecord] {
+    var nodes: [String: NodeRecord] = [:]
+    for node in try await nodeRecords(of: Array(ids)) { if let node { nodes[node.id] = node } }
+    return nodes
+  }
+
+  static let lifetime = String(recordLifetime.wholeMilliseconds)
+}

@@ -1,0 +1,64 @@
+internal import Redis
+
+/// Lists of clients and nodes, in pages ordered by id.
+extension Registry {
+  /// Records of one page at most.
+  public static let maximumPage = 1000
+
+  public struct Page<Item: Sendable>: Sendable {
+    public var items: [Item]
+    /// The id to go on after; nil on the last page.
+    public var next: String?
+  }
+
+  /// A client with whether it is online.
+  public struct ListedClient: Sendable {
+    public var record: ClientRecord
+    public var isOnline: Bool
+  }
+
+  /// Clients in the order of their ids.
+  ///
+  /// - Parameters:
+  ///   - after: the id that the page before ended with; "" for the first page.
+  ///   - onlineOnly: leaves out those who are away. Pages may then be short, before the last one too.
+  public func clients(
+    after: String, limit: Int, onlineOnly: Bool = false
+  ) async throws(RoutingError) -> Page<ListedClient> {
+    let (ids, next) = try await page(of: Key.clients, after: after, limit: limit)
+    let records = try await records(of: ids)
+    let nodes = try await nodes(named: Set(records.compactMap { $0?.node }).filter { !$0.isEmpty })
+    var items: [ListedClient] = []
+    for record in records {
+      guard let record else { continue }
+      let isOnline = record.isHeld(by: nodes[record.node])
+      if isOnline || !onlineOnly { items.append(ListedClient(record: record, isOnline: isOnline)) }
+    }
+    await forget(zip(ids, records).compactMap { $1 == nil ? $0 : nil }, in: Key.clients)
+    return Page(items: items, next: next)
+  }
+
+  /// The nodes whose leases live, in the order of their ids.
+  public func nodes(after: String = "", limit: Int = maximumPage) async throws(RoutingError) -> Page<NodeRecord> {
+    let (ids, next) = try await page(of: Key.nodes, after: after, limit: limit)
+    return Page(items: try await nodeRecords(of: ids).compactMap { $0 }, next: next)
+  }
+
+  private func page(
+    of index: String, after: String, limit: Int
+  ) async throws(RoutingError) -> (ids: [String], next: String?) {
+    let limit = min(max(1, limit), Registry.maximumPage)
+    let start = after.isEmpty ? "-" : "(" + after
+    let reply = try await store.one(
+      .command(["ZRANGE", index, start, "+", "BYLEX", "LIMIT", "0", String(limit)]))
+    let ids = reply.elements.map(\.text)
+    return (ids, ids.count == limit ? ids.last : nil)
+  }
+
+  /// Takes ids without a record out of an index. A client that registers at this moment is put back by its next
+  /// registration; until then it is reachable, and only missing from lists.
+  private func forget(_ ids: [String], in index: String) async {
+    guard !ids.isEmpty else { return }
+    _ = await store.all([.command(["ZREM", index] + ids)])
+  }
+}

@@ -1,0 +1,148 @@
+internal import Redis
+
+/// The registry's Lua. Each script touches keys of one hash tag and takes the time from Redis, the only clock that all
+/// nodes share.
+///
+/// Epochs are milliseconds of that clock, pushed up where it hasn't moved on: they grow with each owner, also when Redis
+/// lost the record in between.
+enum RegistryScripts {
+  private static let clock = """
+    local time = redis.call('TIME')
+    local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+    """
+
+  /// Makes a session the owner of a client's record.
+  ///
+  /// - KEYS: `client:{ID}`
+  /// - ARGV: node, node epoch, session id, the session id that the client had last or "", its address, the record's
+  ///   lifetime in ms, then names and values of tags in turn
+  /// - Answers: {session epoch, node before or "", epoch before or 0, 1 when the last session id is the record's else 0}
+  static let register = RedisScript(
+    clock + """
+      local old = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'session')
+      local before = tonumber(old[1] or '0')
+      local epoch = math.max(before + 1, now)
+      redis.call('DEL', KEYS[1])
+      redis.call('HSET', KEYS[1], 'node', ARGV[1], 'node_epoch', ARGV[2], 'session', ARGV[3],
+        'epoch', string.format('%.0f', epoch), 'peer', ARGV[5], 'connected_at', string.format('%.0f', now),
+        'last_active', string.format('%.0f', now))
+      for i = 7, #ARGV, 2 do redis.call('HSET', KEYS[1], 'tag:' .. ARGV[i], ARGV[i + 1]) end
+      redis.call('PEXPIRE', KEYS[1], ARGV[6])
+      local resumed = 0
+      if old[3] and old[3] == ARGV[4] then resumed = 1 end
+      return {epoch, old[2] or '', before, resumed}
+      """)
+
+  /// Keeps a record alive, and notes when its client was last heard.
+  ///
+  /// - KEYS: `client:{ID}`
+  /// - ARGV: session epoch, node epoch, last active in ms since the epoch, lifetime in ms
+  /// - Answers: 1 done, 0 another session owns the record, -1 there is no record
+  static let refresh = RedisScript(
+    """
+    local epoch = redis.call('HGET', KEYS[1], 'epoch')
+    if not epoch then return -1 end
+    if epoch ~= ARGV[1] then return 0 end
+    redis.call('HSET', KEYS[1], 'node_epoch', ARGV[2], 'last_active', ARGV[3])
+    redis.call('PEXPIRE', KEYS[1], ARGV[4])
+    return 1
+    """)
+
+  /// Takes the node out of a record: the client is away. The record stays for the rest of its lifetime, so that the
+  /// client is known, and a later session gets a higher epoch.
+  ///
+  /// - KEYS: `client:{ID}`
+  /// - ARGV: session epoch, last active in ms since the epoch, lifetime in ms
+  /// - Answers: 1 done, 0 another session owns the record, -1 there is no record
+  static let release = RedisScript(
+    """
+    local epoch = redis.call('HGET', KEYS[1], 'epoch')
+    if not epoch then return -1 end
+    if epoch ~= ARGV[1] then return 0 end
+    redis.call('HSET', KEYS[1], 'node', '', 'last_active', ARGV[2])
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+    return 1
+    """)
+
+  /// Takes a node's name, from an earlier process too: the newer one counts.
+  ///
+  /// - KEYS: `node:{ID}`
+  /// - ARGV: address, partition, lease in ms, started at in ms since the epoch
+  /// - Answers: the node's epoch
+  static let acquireNode = RedisScript(
+    clock + """
+      local before = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
+      local epoch = math.max(before + 1, now)
+      redis.call('DEL', KEYS[1])
+      redis.call('HSET', KEYS[1], 'address', ARGV[1], 'partition', ARGV[2], 'epoch', string.format('%.0f', epoch),
+        'started_at', ARGV[4], 'clients', '0')
+      redis.call('PEXPIRE', KEYS[1], ARGV[3])
+      return epoch
+      """)
+
+  /// Extends a node's lease.
+  ///
+  /// - KEYS: `node:{ID}`
+  /// - ARGV: node epoch, lease in ms, number of clients
+  /// - Answers: 1 done, 0 another process has taken the name, -1 the lease had lapsed
+  static let renewNode = RedisScript(
+    """
+    local epoch = redis.call('HGET', KEYS[1], 'epoch')
+    if not epoch then return -1 end
+    if epoch ~= ARGV[1] then return 0 end
+    redis.call('HSET', KEYS[1], 'clients', ARGV[3])
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return 1
+    """)
+
+  /// Ends a node's lease at once.
+  ///
+  /// - KEYS: `node:{ID}`
+  /// - ARGV: node epoch
+  /// - Answers: 1 done, 0 another process has the name, -1 there is no record
+  static let releaseNode = RedisScript(
+    """
+    local epoch = redis.call('HGET', KEYS[1], 'epoch')
+    if not epoch then return -1 end
+    if epoch ~= ARGV[1] then return 0 end
+    redis.call('DEL', KEYS[1])
+    return 1
+    """)
+
+  /// Leases a partition, or extends the lease: the one asked for, else the one that the node has, else the first that no
+  /// living node has, else the one that fewest share.
+  ///
+  /// - KEYS: `partitions:{TOPIC}`
+  /// - ARGV: node, number of partitions, lease in ms, the partition that the node reads already or ""
+  /// - Answers: the partition
+  static let leasePartition = RedisScript(
+    clock + """
+      redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now))
+      local count = tonumber(ARGV[2])
+      local chosen = tonumber(ARGV[4])
+      local holders = {}
+      for p = 0, count - 1 do holders[p] = 0 end
+      for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+        local p, node = string.match(member, '^(%d+):(.*)$')
+        p = tonumber(p)
+        if holders[p] then
+          holders[p] = holders[p] + 1
+          if node == ARGV[1] and not chosen then chosen = p end
+        end
+      end
+      if not chosen then
+        chosen = 0
+        for p = 1, count - 1 do if holders[p] < holders[chosen] then chosen = p end end
+      end
+      redis.call('ZADD', KEYS[1], string.format('%.0f', now + tonumber(ARGV[3])), chosen .. ':' .. ARGV[1])
+      return chosen
+      """)
+
+  /// Gives a partition back.
+  ///
+  /// - KEYS: `partitions:{TOPIC}`
+  /// - ARGV: node, partition
+  /// - Answers: how many leases ended, 0 or 1
+  static let releasePartition = RedisScript("return redis.call('ZREM', KEYS[1], ARGV[2] .. ':' .. ARGV[1])")
+}

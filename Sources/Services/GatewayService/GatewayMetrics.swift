@@ -1,0 +1,56 @@
+internal import Routing
+internal import Telemetry
+
+/// What a gateway counts.
+final class GatewayMetrics {
+  struct Topic {
+    let consumed: Counter
+    let kept: Counter
+    let filtered: Counter
+  }
+
+  let push: Topic
+  let broadcast: Topic
+  let malformed: Counter
+  let delivered: Counter
+  let missed: Counter
+  let expired: Counter
+  let forwarded: Counter
+  let overflowed: Counter
+  let clients: Gauge
+  let streams: Gauge
+  let registrations: Counter
+  let replaced: Counter
+  let silent: Counter
+  let leaseLapses: Counter
+  let offsetResets: Counter
+  let droppedReports: Counter
+
+  init(_ registry: MetricsRegistry) {
+    func topic(_ name: String) -> Topic {
+      Topic(
+        consumed: registry.counter("fleetpush_records_consumed_total", "Records read from Kafka.", ["topic": name]),
+        kept: registry.counter("fleetpush_records_kept_total", "Records read that were for this node.", ["topic": name]),
+        filtered: registry.counter(
+          "fleetpush_records_filtered_total", "Records read that were for another node, and dropped.",
+          ["topic": name]))
+    }
+    push = topic(Publisher.pushTopic)
+    broadcast = topic(Publisher.broadcastTopic)
+    malformed = registry.counter("fleetpush_records_malformed_total", "Records that could not be read.")
+    delivered = registry.counter("fleetpush_messages_written_total", "Messages written to streams of clients.")
+    missed = registry.counter("fleetpush_messages_missed_total", "Messages whose client was not here any more.")
+    expired = registry.counter("fleetpush_messages_expired_total", "Messages that came after their time to live.")
+    forwarded = registry.counter("fleetpush_messages_forwarded_total", "Messages passed on to another node.")
+    overflowed = registry.counter(
+      "fleetpush_streams_overflowed_total", "Streams closed because their client read too slowly.")
+    clients = registry.gauge("fleetpush_clients", "Clients with a session on this node.")
+    streams = registry.gauge("fleetpush_streams", "Streams of clients, registered or not.")
+    registrations = registry.counter("fleetpush_registrations_total", "Sessions that began here.")
+    replaced = registry.counter("fleetpush_sessions_replaced_total", "Sessions ended because their client came again.")
+    silent = registry.counter("fleetpush_streams_silent_total", "Streams closed because they were silent.")
+    leaseLapses = registry.counter("fleetpush_lease_lapses_total", "Times that this node's lease had ended.")
+    offsetResets = registry.counter("fleetpush_offset_resets_total", "Times that a partition's offset was gone.")
+    droppedReports = registry.counter("fleetpush_reports_dropped_total", "Job reports given up for want of Redis.")
+  }
+}

@@ -1,0 +1,44 @@
+/// What a gateway is told when it starts, and its limits.
+public struct GatewayOptions: Sendable {
+  /// The node's name, unique in the cluster; a second process of the same name takes it from the first.
+  public var nodeID: String
+  /// Where clients and other nodes reach it, HOST:PORT.
+  public var address: String
+  /// How long the node's record and its partition live without a renewal; it renews every third of that. Its clients
+  /// count as offline when it ends.
+  public var lease: Duration = .seconds(10)
+  /// How often clients are asked to send a heartbeat.
+  public var heartbeatInterval: Duration = .seconds(10)
+  /// A stream that was silent for so long is closed with DEADLINE_EXCEEDED.
+  public var silenceLimit: Duration = .seconds(30)
+  /// How often each session's record is refreshed. A session that another node has taken over is noticed then at the
+  /// latest.
+  public var refreshInterval: Duration = .seconds(20)
+  /// Bytes queued for one client at most; past that its stream is closed with RESOURCE_EXHAUSTED.
+  public var maximumQueuedBytes = 1 << 20
+  /// The largest message that a client may send.
+  public var maximumClientMessageBytes = 64 << 10
+  /// Partitions of `client-push` when the topic has to be made.
+  public var partitions = 16
+  /// What a client is told to wait for before it comes back to a node that ends.
+  public var drainRetry: Duration = .seconds(10)
+
+  public init(nodeID: String, address: String) {
+    self.nodeID = nodeID
+    self.address = address
+  }
+}
+
+/// Limits that nobody sets.
+enum GatewayLimits {
+  /// Nodes that a message is passed on to, one after the other, while its client moves.
+  static let hops = 3
+  /// Message ids of one acknowledgement that are looked at; the rest is ignored.
+  static let acknowledgedIDs = 1000
+  /// Streams that one turn of the loop serves in a fan-out.
+  static let streamsPerTurn = 512
+  /// Sessions that one sweep refreshes; the next one goes on.
+  static let refreshesPerSweep = 2000
+  /// How often streams are looked through for silence and for refreshes that are due.
+  static let sweepInterval: Duration = .seconds(1)
+}
