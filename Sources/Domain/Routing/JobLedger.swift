@@ -1,4 +1,5 @@
 internal import Bytes
+internal import Protobuf
 public import Redis
 public import Schema
 

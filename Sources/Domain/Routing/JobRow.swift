@@ -8,7 +8,6 @@ public struct RowFields: Hashable, Sendable {
   public var reason: String?
   /// The node that wrote to the client, or reported last.
   public var gateway: String?
-  public var messageID: String?
   /// 0 … 100, of the file.
   public var percent: Int32?
   public var bytesDone: Int64?
@@ -21,12 +20,11 @@ public struct RowFields: Hashable, Sendable {
   public var duration: Int64?
 
   public init(
-    reason: String? = nil, gateway: String? = nil, messageID: String? = nil, percent: Int32? = nil,
+    reason: String? = nil, gateway: String? = nil, percent: Int32? = nil,
     bytesDone: Int64? = nil, size: Int64? = nil, md5: String? = nil, path: String? = nil, duration: Int64? = nil
   ) {
     self.reason = reason
     self.gateway = gateway
-    self.messageID = messageID
     self.percent = percent
     self.bytesDone = bytesDone
     self.size = size
@@ -43,7 +41,6 @@ public struct RowFields: Hashable, Sendable {
     }
     put("reason", reason)
     put("gateway", gateway)
-    put("message_id", messageID)
     put("percent", percent)
     put("bytes_done", bytesDone)
     put("size", size)
@@ -81,7 +78,6 @@ extension PushV1.JobTarget {
       case "percent": percent = Int32(clamping: value.number)
       case "reason": reason = value.text
       case "gateway": gateway = value.text
-      case "message_id": messageID = value.text
       case "path": path = value.text
       case "size": size = value.number
       case "md5": md5 = value.text

@@ -31,21 +31,27 @@ public final class Publisher {
 
   /// Looks up each record's client and produces the record to the node that holds it.
   ///
+  /// - Parameter unlessHeldBy: a node that has just missed the client, so that what the registry still says of it is no
+  ///   longer true: its clients count as offline.
   /// - Returns: one outcome each, in order; a target other than a client is `.unknown`.
   /// - Throws: `.unavailable` when the registry can't be read; records before that may have been produced.
-  public func publish(_ records: [PushRecord]) async throws(RoutingError) -> [Outcome] {
+  public func publish(
+    _ records: [PushRecord], unlessHeldBy excluded: String? = nil
+  ) async throws(RoutingError) -> [Outcome] {
     var outcomes: [Outcome] = []
     outcomes.reserveCapacity(records.count)
     var rest = records[...]
     while !rest.isEmpty {
       let slice = Array(rest.prefix(Publisher.window))
       rest = rest.dropFirst(Publisher.window)
-      outcomes += try await publish(slice: slice)
+      outcomes += try await publish(slice: slice, excluded)
     }
     return outcomes
   }
 
-  private func publish(slice records: [PushRecord]) async throws(RoutingError) -> [Outcome] {
+  private func publish(
+    slice records: [PushRecord], _ excluded: String?
+  ) async throws(RoutingError) -> [Outcome] {
     let locations = try await registry.locate(records.map(\.clientID))
     let deliveries = Deliveries(count: records.count)
     return await withUnsafeContinuation { continuation in
@@ -54,6 +60,7 @@ public final class Publisher {
         switch location {
         case .unknown: deliveries.set(index, .unknown)
         case .offline: deliveries.set(index, .offline)
+        case .online(_, let node) where node.id == excluded: deliveries.set(index, .offline)
         case .online(_, let node):
           produce(record, to: node) { error in
             deliveries.set(index, error.map { .failed($0.message) } ?? .routed(node: node.id))

@@ -1,8 +1,10 @@
+internal import Routing
+
 /// What a gateway is told when it starts, and its limits.
 public struct GatewayOptions: Sendable {
   /// The node's name, unique in the cluster; a second process of the same name takes it from the first.
   public var nodeID: String
-  /// Where clients and other nodes reach it, HOST:PORT.
+  /// Where clients and other nodes reach it, HOST:PORT; empty for the address that it is bound to.
   public var address: String
   /// How long the node's record and its partition live without a renewal; it renews every third of that. Its clients
   /// count as offline when it ends.
@@ -23,7 +25,7 @@ public struct GatewayOptions: Sendable {
   /// What a client is told to wait for before it comes back to a node that ends.
   public var drainRetry: Duration = .seconds(10)
 
-  public init(nodeID: String, address: String) {
+  public init(nodeID: String, address: String = "") {
     self.nodeID = nodeID
     self.address = address
   }
@@ -41,4 +43,9 @@ enum GatewayLimits {
   static let refreshesPerSweep = 2000
   /// How often streams are looked through for silence and for refreshes that are due.
   static let sweepInterval: Duration = .seconds(1)
+}
+
+extension GatewayOptions {
+  /// Whether a text may name a node.
+  public static func isNodeID(_ text: String) -> Bool { Name.isValid(text) }
 }

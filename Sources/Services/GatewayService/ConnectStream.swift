@@ -1,0 +1,152 @@
+internal import Bytes
+internal import GRPC
+internal import Protobuf
+internal import Reactor
+internal import Routing
+internal import Schema
+internal import Telemetry
+
+/// One client's `Connect` stream: carries out what its `Session` decides. Belongs to the node's loop; lives as long as
+/// its call.
+final class ConnectStream: ServerStreamHandler {
+  let call: ServerCall
+  private unowned let node: GatewayNode
+  private(set) var session: Session
+  /// A fresh name, once the client has asked for a session.
+  private(set) var sessionID = ""
+  /// What the client said it is.
+  private(set) var tags: [String: String] = [:]
+  /// When the registry heard of this session last, monotonic ns.
+  var refreshedAt: Int64 = 0
+  /// Where it stands among the streams; kept by `ClientStreams`.
+  var position = -1
+
+  init(_ call: ServerCall, node: GatewayNode) {
+    self.call = call
+    self.node = node
+    session = Session(now: node.loop.now)
+  }
+
+  var peer: String { call.context.peer?.description ?? "" }
+
+  // MARK: What the call tells
+
+  func received(_ message: Bytes) {
+    guard message.count <= node.options.maximumClientMessageBytes else {
+      let limit = node.options.maximumClientMessageBytes
+      return close(Status(.resourceExhausted, "A message of a client has at most \(limit) bytes."))
+    }
+    do throws(ProtobufError) {
+      perform(session.received(try PushV1.ClientMessage(serialized: message), now: node.loop.now))
+    } catch {
+      close(Status(.invalidArgument, "The message is no ClientMessage: \(error.message)."))
+    }
+  }
+
+  /// The client says that it is done; so is the session.
+  func requestsEnded() { close(.ok) }
+
+  func writable() {}
+
+  func closed() {
+    perform(session.ended())
+    node.streams.remove(self)
+  }
+
+  // MARK: What the node tells
+
+  /// Queues a message by reference.
+  ///
+  /// - Returns: false when the stream is not open, or was closed because too much is queued.
+  @discardableResult
+  func send(_ message: EncodedMessage) -> Bool {
+    guard session.epoch != nil else { return false }
+    guard call.pendingBytes + message.count <= node.options.maximumQueuedBytes else {
+      node.metrics.overflowed.increment()
+      let limit = node.options.maximumQueuedBytes
+      close(
+        Status(
+          .resourceExhausted, "More than \(limit) bytes wait for this client: it reads too slowly.",
+          retryAfter: .seconds(1)))
+      return false
+    }
+    call.send(message)
+    return true
+  }
+
+  func close(_ status: Status) { perform(session.close(status)) }
+
+  func registered(_ answer: Registered, client: String) {
+    perform(session.registered(client: client, epoch: answer.epoch, resumed: answer.resumed))
+  }
+
+  func renewed(epoch: Int64) { perform(session.renewed(epoch: epoch)) }
+
+  func tick(now: Int64) {
+    let action = session.tick(now: now, silenceLimit: node.options.silenceLimit)
+    guard action != .none else { return }
+    node.metrics.silent.increment()
+    perform(action)
+  }
+
+  /// Tells the client that another session of its own has taken its place.
+  func replace() {
+    guard session.state != .closed else { return }
+    node.metrics.replaced.increment()
+    sayGoodbye("The client has connected again.", retryAfter: .zero, replaced: true)
+    perform(session.replaced())
+  }
+
+  /// Tells the client to go to another node.
+  func drain(_ reason: String, retryAfter: Duration) {
+    guard session.state != .closed else { return }
+    sayGoodbye(reason, retryAfter: retryAfter, replaced: false)
+    close(Status(.unavailable, reason, retryAfter: retryAfter))
+  }
+
+  private func sayGoodbye(_ reason: String, retryAfter: Duration, replaced: Bool) {
+    let farewell = PushV1.GoAway(
+      reason: reason, retryAfterMs: retryAfter.nanoseconds / 1_000_000, replaced: replaced)
+    call.send(EncodedMessage(PushV1.ServerMessage(payload: .goAway(farewell))))
+  }
+
+  // MARK: What the session decides
+
+  private func perform(_ action: Session.Action) {
+    switch action {
+    case .none: break
+    case .register(let opening):
+      sessionID = Name.random()
+      tags = opening.tags
+      node.register(self, opening)
+    case .welcome(let welcome): self.welcome(welcome)
+    case .answerHeartbeat(let timestamp): answerHeartbeat(timestamp)
+    case .acknowledge(let client, let acknowledgement): node.reports.acknowledged(client, acknowledgement)
+    case .report(let client, let status): node.reports.fileStatus(client, status)
+    case .close(let status, let owned):
+      node.streams.close(self, client: owned?.client)
+      if let owned { node.release(owned) }
+      call.finish(status)
+    case .release(let owned):
+      node.streams.close(self, client: owned.client)
+      node.release(owned)
+    }
+  }
+
+  private func welcome(_ welcome: Session.Welcome) {
+    refreshedAt = node.loop.now
+    guard node.streams.open(self, client: welcome.client, epoch: welcome.epoch) else { return replace() }
+    node.metrics.registrations.increment()
+    let answer = PushV1.Registered(
+      sessionID: sessionID, nodeID: node.options.nodeID,
+      heartbeatIntervalMs: node.options.heartbeatInterval.nanoseconds / 1_000_000,
+      silenceLimitMs: node.options.silenceLimit.nanoseconds / 1_000_000, resumed: welcome.resumed)
+    // The place where what waits in the client's inbox comes first.
+    call.send(EncodedMessage(PushV1.ServerMessage(payload: .registered(answer))))
+  }
+
+  private func answerHeartbeat(_ timestamp: Int64) {
+    let answer = PushV1.HeartbeatReply(timestamp: timestamp, serverTimeMs: EventLoop.wallClockMilliseconds())
+    call.send(EncodedMessage(PushV1.ServerMessage(payload: .heartbeat(answer))))
+  }
+}

@@ -1,0 +1,118 @@
+internal import Bytes
+internal import GRPC
+internal import Reactor
+internal import Routing
+internal import Telemetry
+
+/// Brings records to the streams of this node. Belongs to its loop.
+final class Delivery {
+  private unowned let node: GatewayNode
+  private var missed: [PushRecord] = []
+  private var isRerouting = false
+
+  init(node: GatewayNode) {
+    self.node = node
+  }
+
+  /// Delivers a record that was for this node, or for all.
+  func deliver(_ record: PushRecord) {
+    if record.expiresAt > 0, record.expiresAt < EventLoop.wallClockMilliseconds() { return expire(record) }
+    switch record.target {
+    case .client(let client):
+      guard !write(record, to: client) else { return }
+      node.metrics.missed.increment()
+      reroute(record)
+    case .all: fanOut(record)
+    case .moved(let client, let epoch):
+      guard let stream = node.streams[client], (stream.session.epoch ?? epoch) < epoch else { return }
+      stream.replace()
+    // Subscribers of channels are no clients of this table.
+    case .channel: break
+    }
+  }
+
+  private func write(_ record: PushRecord, to client: String) -> Bool {
+    guard let stream = node.streams[client] else { return false }
+    guard stream.send(EncodedMessage(payload: record.message)) else { return false }
+    node.metrics.delivered.increment()
+    if !record.jobID.isEmpty { node.reports.written(record.jobID, client, acknowledges: stream.session.acknowledges) }
+    return true
+  }
+
+  private func expire(_ record: PushRecord) {
+    node.metrics.expired.increment()
+    guard case .client(let client) = record.target, !record.jobID.isEmpty else { return }
+    node.reports.step(record.jobID, client, to: .expired, RowFields(reason: "Its time to live ended on the way."))
+  }
+
+  // MARK: To all
+
+  /// Queues one encoded message on every stream that is open now, a slice of them per turn, so that a large fan-out
+  /// doesn't keep the loop from everything else.
+  private func fanOut(_ record: PushRecord) {
+    fanOut(record, EncodedMessage(payload: record.message), node.streams.all[...])
+  }
+
+  private func fanOut(_ record: PushRecord, _ message: EncodedMessage, _ streams: ArraySlice<ConnectStream>) {
+    var written = 0
+    for stream in streams.prefix(GatewayLimits.streamsPerTurn) where stream.send(message) {
+      written += 1
+      if record.isAtLeastOnce, !record.jobID.isEmpty, let client = stream.session.client {
+        node.reports.written(record.jobID, client, acknowledges: stream.session.acknowledges)
+      }
+    }
+    node.metrics.delivered.increment(by: written)
+    if !record.isAtLeastOnce, written > 0, !record.jobID.isEmpty { node.reports.written(record.jobID, count: written) }
+    let rest = streams.dropFirst(GatewayLimits.streamsPerTurn)
+    guard !rest.isEmpty else { return }
+    node.loop.schedule(after: .zero) { [unowned self] in fanOut(record, message, rest) }
+  }
+
+  // MARK: Clients that are not here
+
+  /// Looks up again where the clients of missed records are, and passes the records on there, a bounded number of times.
+  private func reroute(_ record: PushRecord) {
+    missed.append(record)
+    guard !isRerouting else { return }
+    isRerouting = true
+    node.loop.spawn { [self] in
+      while !missed.isEmpty {
+        let records = missed
+        missed = []
+        await reroute(records)
+      }
+      isRerouting = false
+    }
+  }
+
+  private func reroute(_ records: [PushRecord]) async {
+    var next: [PushRecord] = []
+    for var record in records {
+      record.hops += 1
+      if record.hops > GatewayLimits.hops { fail(record, "The client moves faster than the message.") } else { next.append(record) }
+    }
+    do throws(RoutingError) {
+      for (record, outcome) in zip(next, try await node.publisher.publish(next, unlessHeldBy: node.options.nodeID)) {
+        switch outcome {
+        case .routed: node.metrics.forwarded.increment()
+        // The place where the client's inbox takes the message in.
+        case .offline: if !deliverLate(record) { fail(record, "The client is offline.") }
+        case .unknown: fail(record, "No client of this id is known.")
+        case .failed(let reason): fail(record, reason)
+        }
+      }
+    } catch {
+      for record in next { fail(record, error.message) }
+    }
+  }
+
+  /// Its session may have begun here while the registry was asked.
+  private func deliverLate(_ record: PushRecord) -> Bool {
+    if case .client(let client) = record.target { write(record, to: client) } else { false }
+  }
+
+  private func fail(_ record: PushRecord, _ reason: String) {
+    guard case .client(let client) = record.target, !record.jobID.isEmpty else { return }
+    node.reports.step(record.jobID, client, to: .failed, RowFields(reason: reason))
+  }
+}

@@ -1,0 +1,178 @@
+public import FileStore
+internal import GRPC
+public import Kafka
+public import Reactor
+public import Redis
+internal import Routing
+internal import Schema
+internal import StandardServices
+public import Telemetry
+
+/// One gateway: its gRPC server and all that stands behind it. Belongs to its loop.
+///
+///     let gateway = try Gateway(options, loop: loop, redis: redis, kafka: kafka, store: store, …)
+///     let address = try await gateway.start(listen: HostPort("127.0.0.1:7000"))
+///     …
+///     await gateway.stop(grace: .seconds(10))
+public final class Gateway {
+  /// What the owner is told, on the loop.
+  public enum Event: Sendable {
+    case ready
+    /// It takes no clients at present; a sentence.
+    case notReady(String)
+    /// Another process has taken the node's name: stop this one.
+    case nameTaken
+  }
+
+  private let options: GatewayOptions
+  private let loop: EventLoop
+  private let redis: RedisClient
+  private let producer: KafkaProducer
+  private let consumer: PushConsumer
+  private let node: GatewayNode
+  private let directPush: DirectPush
+  private let health: HealthService
+  private let server: Server
+  private let log: Logger
+  private var isStopping = false
+  private var hasStarted = false
+  public var onEvent: ((Event) -> Void)?
+
+  /// How long each step of the end may wait for a store.
+  static let storeGrace: Duration = .seconds(2)
+  /// Before a store that can't be reached at the start is tried again.
+  static let startRetryDelay: Duration = .milliseconds(500)
+
+  /// - Parameter redis: stays the caller's, who closes it after `stop`.
+  public init(
+    _ options: GatewayOptions, loop: EventLoop, redis: RedisClient, kafka: KafkaConnection, store: StoreDirectory,
+    metrics registry: MetricsRegistry, log: Logger
+  ) throws {
+    self.options = options
+    self.loop = loop
+    self.redis = redis
+    self.log = log
+    let clients = Registry(redis)
+    let ledger = JobLedger(redis)
+    let metrics = GatewayMetrics(registry)
+    producer = try KafkaProducer(kafka, loop: loop)
+    let publisher = Publisher(registry: clients, producer: producer)
+    let node = GatewayNode(
+      options: options, loop: loop, registry: clients, ledger: ledger, publisher: publisher, metrics: metrics, log: log)
+    self.node = node
+    consumer = PushConsumer(
+      try KafkaConsumer(kafka, loop: loop), nodeID: options.nodeID, loop: loop, metrics: metrics, log: log
+    ) { [unowned node] in node.delivery.deliver($0) }
+    let directPush = DirectPush(node: node)
+    self.directPush = directPush
+    var router = Router()
+    router.stream(PushV1.PushService.connect) { [unowned node] in node.connect($0) }
+    router.unary(PushV1.PushService.pushToClient) { request, _ in try await directPush.push(request) }
+    router.alias(service: "PushService", of: PushV1.PushService.name)
+    router.add(
+      jobService: JobHandlers(
+        dispatch: JobDispatch(registry: clients, ledger: ledger, publisher: publisher), ledger: ledger, store: store,
+        loop: loop))
+    router.add(directoryService: DirectoryHandlers(registry: clients))
+    health = HealthService(services: router.services)
+    router.add(health: health)
+    router.addReflection()
+    server = Server(
+      loop: loop, router: router, interceptors: [MetricsInterceptor(registry), LoggingInterceptor(log)])
+    observe()
+  }
+
+  private func observe() {
+    producer.onEvent = { [log] event in
+      switch event {
+      case .error(let error): log.warning("Kafka producer", ["error": error.message])
+      case .log(let level, _, let message): log.log(level <= 4 ? .info : .debug, "librdkafka", ["message": message])
+      case .offsetReset, .partitionError, .statistics: break
+      }
+    }
+    redis.onStateChange = { [weak self] state in
+      guard let self, hasStarted, !isStopping else { return }
+      switch state {
+      case .connected: setReady(nil)
+      case .disconnected(let error): setReady("Redis: \(error.message)")
+      }
+    }
+    node.lease.onEvent = { [weak self] event in
+      switch event {
+      case .epochChanged: self?.node.refreshAll()
+      case .nameTaken:
+        self?.setReady("another process has taken this node's name")
+        self?.onEvent?(.nameTaken)
+      }
+    }
+  }
+
+  private func setReady(_ obstacle: String?) {
+    health.set(serving: obstacle == nil)
+    onEvent?(obstacle.map { .notReady($0) } ?? .ready)
+  }
+
+  // MARK: Start
+
+  /// Listens, waits for the stores, takes the leases, and lets clients in.
+  ///
+  /// - Returns: where it listens, when it is ready.
+  /// - Throws: when it can't listen; `CancellationError` when it was stopped meanwhile. Stores that can't be reached are
+  ///   waited for.
+  public func start(listen endpoint: HostPort) async throws -> SocketAddress {
+    let bound = try await server.listen(on: endpoint)
+    log.info("listening", ["address": bound.description])
+    try await retry("Redis") { try await self.redis.connect() }
+    let partitions = try await retry("Kafka") { try await self.makeTopics() }
+    try await retry("the leases") {
+      let partition = try await self.node.lease.leasePartition(of: partitions)
+      // The end of the log is known before anybody can learn of this node: nothing that is sent to it is missed.
+      try await self.consumer.start(partition: partition)
+      try await self.node.lease.start(address: self.options.address.isEmpty ? bound.description : self.options.address)
+    }
+    node.startSweeping()
+    hasStarted = true
+    setReady(nil)
+    return bound
+  }
+
+  /// - Returns: how many partitions `client-push` has.
+  private func makeTopics() async throws -> Int {
+    try await producer.createTopics([
+      KafkaTopic(Publisher.pushTopic, partitions: options.partitions), KafkaTopic(Publisher.broadcastTopic, partitions: 1),
+    ])
+    return try await producer.partitionCount(of: Publisher.pushTopic)
+  }
+
+  private func retry<T>(_ what: String, _ body: () async throws -> T) async throws -> T {
+    while !isStopping {
+      do { return try await body() } catch {
+        log.warning("not ready yet", ["waiting_for": what, "error": "\(error)"])
+        onEvent?(.notReady("\(what): \(error)"))
+      }
+      try await loop.sleep(for: Gateway.startRetryDelay)
+    }
+    throw CancellationError()
+  }
+
+  // MARK: Stop
+
+  /// Takes no more clients, tells those that are here to go elsewhere, gives the leases back, lets other calls end within
+  /// `grace`, and ends what stands behind.
+  public func stop(grace: Duration) async {
+    guard !isStopping else { return }
+    isStopping = true
+    setReady("shutting down")
+    node.drain("The node is shutting down.")
+    await node.finishReleases(within: Gateway.storeGrace)
+    await node.lease.release()
+    await server.shutdown(grace: grace)
+    await node.reports.flush(within: Gateway.storeGrace)
+    directPush.close()
+    await consumer.close()
+    do { try await producer.flush(within: Gateway.storeGrace) } catch {
+      log.warning("records not delivered", ["count": producer.undelivered, "error": error.message])
+    }
+    await producer.close()
+  }
+}

@@ -1,0 +1,189 @@
+internal import GRPC
+internal import Reactor
+internal import Routing
+internal import Telemetry
+
+/// What the parts of one gateway share. Belongs to its loop.
+final class GatewayNode {
+  let options: GatewayOptions
+  let loop: EventLoop
+  let registry: Registry
+  let ledger: JobLedger
+  let publisher: Publisher
+  let metrics: GatewayMetrics
+  let log: Logger
+  let streams: ClientStreams
+  let reports: LedgerReports
+  let lease: NodeLease
+  private(set) lazy var delivery = Delivery(node: self)
+  private var isSweeping = false
+  private var isRefreshing = false
+  private var releases: [Registry.Refresh] = []
+  private var isReleasing = false
+  private let released = Wakeup()
+  private(set) var isDraining = false
+
+  init(
+    options: GatewayOptions, loop: EventLoop, registry: Registry, ledger: JobLedger, publisher: Publisher,
+    metrics: GatewayMetrics, log: Logger
+  ) {
+    self.options = options
+    self.loop = loop
+    self.registry = registry
+    self.ledger = ledger
+    self.publisher = publisher
+    self.metrics = metrics
+    self.log = log
+    streams = ClientStreams(metrics: metrics)
+    reports = LedgerReports(ledger: ledger, loop: loop, nodeID: options.nodeID, metrics: metrics, log: log)
+    lease = NodeLease(registry: registry, options: options, loop: loop, metrics: metrics, log: log)
+    lease.clientCount = { [unowned self] in streams.clientCount }
+  }
+
+  // MARK: Sessions
+
+  /// A new `Connect` stream.
+  func connect(_ call: ServerCall) -> any ServerStreamHandler {
+    let stream = ConnectStream(call, node: self)
+    streams.add(stream)
+    return stream
+  }
+
+  /// Asks the registry for a session.
+  func register(_ stream: ConnectStream, _ opening: Session.Opening) {
+    guard !isDraining, let epoch = lease.epoch else {
+      return stream.close(Status(.unavailable, "This node takes no clients at present.", retryAfter: .seconds(1)))
+    }
+    let registration = Registration(
+      client: opening.client, node: options.nodeID, nodeEpoch: epoch, session: stream.sessionID,
+      lastSession: opening.lastSession, peer: stream.peer, tags: opening.tags)
+    loop.spawn { [self] in
+      do throws(RoutingError) {
+        let answer = try await registry.register(registration)
+        stream.registered(answer, client: opening.client)
+        await tellPreviousNode(of: opening.client, answer)
+      } catch {
+        log.warning("client not registered", ["client": opening.client, "error": error.message])
+        stream.close(Status(.unavailable, "The session can't be registered now.", retryAfter: .seconds(1)))
+      }
+    }
+  }
+
+  /// Tells the node that held the client before that it has moved. Only a hint: without it that node finds out when it
+  /// refreshes the session.
+  private func tellPreviousNode(of client: String, _ answer: Registered) async {
+    guard !answer.previousNode.isEmpty, answer.previousNode != options.nodeID,
+      let nodes = try? await registry.nodes(named: [answer.previousNode]), let node = nodes[answer.previousNode]
+    else { return }
+    let record = PushRecord(target: .moved(client: client, epoch: answer.epoch))
+    publisher.produce(record, to: node) { [log] error in
+      if let error { log.debug("previous node not told", ["client": client, "error": error.message]) }
+    }
+  }
+
+  /// Says that a client is away: with all others of this moment, in one pipeline.
+  func release(_ owned: Session.Owned) {
+    releases.append(
+      Registry.Refresh(client: owned.client, epoch: owned.epoch, lastActive: EventLoop.wallClockMilliseconds()))
+    guard !isReleasing else { return }
+    isReleasing = true
+    loop.spawn { [self] in
+      while !releases.isEmpty {
+        let batch = releases
+        releases = []
+        let failures = await registry.release(batch).filter { if case .failure = $0 { true } else { false } }
+        if !failures.isEmpty { log.warning("clients not released", ["count": failures.count]) }
+      }
+      isReleasing = false
+      released.fire()
+    }
+  }
+
+  // MARK: The sweep
+
+  /// Looks through the streams every second: for silence, and for sessions whose records are due.
+  func startSweeping() {
+    isSweeping = true
+    loop.schedule(after: GatewayLimits.sweepInterval) { [weak self] in
+      guard let self, isSweeping else { return }
+      sweep()
+      startSweeping()
+    }
+  }
+
+  private func sweep() {
+    let now = loop.now
+    // A stream that closes leaves the array: so a copy is walked.
+    for stream in streams.all { stream.tick(now: now) }
+    refreshDue(now: now)
+  }
+
+  /// Vouches for every session at once, in the node's present epoch.
+  func refreshAll() {
+    for stream in streams.all { stream.refreshedAt = 0 }
+    refreshDue(now: loop.now)
+  }
+
+  private func refreshDue(now: Int64) {
+    guard !isRefreshing, let epoch = lease.epoch else { return }
+    let limit = now &- options.refreshInterval.nanoseconds
+    let due = streams.all.lazy.filter { $0.refreshedAt <= limit && $0.session.epoch != nil }
+      .prefix(GatewayLimits.refreshesPerSweep)
+    let batch = Array(due)
+    guard !batch.isEmpty else { return }
+    isRefreshing = true
+    loop.spawn { [self] in
+      await refresh(batch, nodeEpoch: epoch)
+      isRefreshing = false
+      // A full batch: there are more that are due.
+      if batch.count == GatewayLimits.refreshesPerSweep { refreshDue(now: loop.now) }
+    }
+  }
+
+  private func refresh(_ batch: [ConnectStream], nodeEpoch: Int64) async {
+    let skew = EventLoop.wallClockMilliseconds() - loop.now / 1_000_000
+    let sessions = batch.compactMap { stream -> (ConnectStream, Registry.Refresh)? in
+      guard let client = stream.session.client, let epoch = stream.session.epoch else { return nil }
+      let lastActive = stream.session.lastHeard / 1_000_000 + skew
+      return (stream, Registry.Refresh(client: client, epoch: epoch, lastActive: lastActive))
+    }
+    let answers = await registry.refresh(sessions.map(\.1), nodeEpoch: nodeEpoch)
+    for ((stream, session), answer) in zip(sessions, answers) {
+      // The session may have ended, or been renewed, meanwhile.
+      guard stream.session.epoch == session.epoch else { continue }
+      switch answer {
+      case .success(.held): stream.refreshedAt = loop.now
+      case .success(.lost): stream.replace()
+      case .success(.absent): await restore(stream, session.client, nodeEpoch)
+      case .failure(let error): log.debug("session not refreshed", ["client": session.client, "error": error.message])
+      }
+    }
+  }
+
+  /// Writes a session's record anew: Redis has lost it.
+  private func restore(_ stream: ConnectStream, _ client: String, _ nodeEpoch: Int64) async {
+    let registration = Registration(
+      client: client, node: options.nodeID, nodeEpoch: nodeEpoch, session: stream.sessionID,
+      lastSession: "", peer: stream.peer, tags: stream.tags)
+    guard let answer = try? await registry.register(registration) else { return }
+    stream.renewed(epoch: answer.epoch)
+    stream.refreshedAt = loop.now
+  }
+
+  // MARK: The end
+
+  /// Tells every client to go elsewhere, closes the streams, and says in the registry that they are away.
+  func drain(_ reason: String) {
+    isDraining = true
+    isSweeping = false
+    for stream in streams.all { stream.drain(reason, retryAfter: options.drainRetry) }
+  }
+
+  /// Waits until the registry knows of every session that has ended, for a while.
+  func finishReleases(within limit: Duration) async {
+    guard isReleasing else { return }
+    let timer = loop.schedule(after: limit) { [released] in released.fire() }
+    await released.wait()
+    timer.cancel()
+  }
+}
