@@ -31,7 +31,7 @@ public final class Registry {
   // MARK: Clients
 
   /// Makes a session the owner of its client's record; whoever owned it before no longer does.
-  public func register(_ registration: Registration) async throws(RoutingError) -> Registered {
+  public func register(_ registration: SessionRegistration) async throws(RoutingError) -> Registered {
     var arguments = [
       registration.node, String(registration.nodeEpoch), registration.session, registration.lastSession,
       registration.peer, Registry.lifetime,

@@ -96,7 +96,7 @@ public struct NodeRecord: Equatable, Sendable {
 }
 
 /// What a session tells the registry when it begins.
-public struct Registration: Sendable {
+public struct SessionRegistration: Sendable {
   public var client: String
   public var node: String
   public var nodeEpoch: Int64

@@ -54,7 +54,7 @@ final class GatewayNode {
     guard !isDraining, let epoch = lease.epoch else {
       return stream.close(Status(.unavailable, "This node takes no clients at present.", retryAfter: .seconds(1)))
     }
-    let registration = Registration(
+    let registration = SessionRegistration(
       client: opening.client, node: options.nodeID, nodeEpoch: epoch, session: stream.sessionID,
       lastSession: opening.lastSession, peer: stream.peer, tags: opening.tags)
     loop.spawn { [self] in
@@ -162,7 +162,7 @@ final class GatewayNode {
 
   /// Writes a session's record anew: Redis has lost it.
   private func restore(_ stream: ConnectStream, _ client: String, _ nodeEpoch: Int64) async {
-    let registration = Registration(
+    let registration = SessionRegistration(
       client: client, node: options.nodeID, nodeEpoch: nodeEpoch, session: stream.sessionID,
       lastSession: "", peer: stream.peer, tags: stream.tags)
     guard let answer = try? await registry.register(registration) else { return }

@@ -1,0 +1,139 @@
+import Redis
+import Routing
+import Schema
+import Testing
+
+@Suite(.timeLimit(.minutes(1))) struct JobLedgerTests {
+  static func job(_ id: String, text: String = "hello") -> PushV1.Job {
+    PushV1.Job(
+      jobID: id, targets: PushV1.Targets(clientIDs: ["a", "b"]), payload: .text(PushV1.TextMessage(content: text)))
+  }
+
+  static func rows(_ ledger: JobLedger, _ job: String) async throws -> [String: PushV1.JobTarget] {
+    Dictionary(uniqueKeysWithValues: try await ledger.allRows(of: job).map { ($0.clientID, $0) })
+  }
+
+  @Test func aJobIsOpenedOnce() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      #expect(try await ledger.open(Self.job("j"), notice: nil, now: 100) == .new)
+      #expect(try await ledger.open(Self.job("j"), notice: nil, now: 200) == .duplicate)
+      await #expect(throws: RoutingError.self) {
+        _ = try await ledger.open(Self.job("j", text: "other"), notice: nil, now: 300)
+      }
+      let summary = try await ledger.summary(of: "j")
+      #expect(summary.job == Self.job("j") && summary.kind == .message && summary.submittedAt == 100)
+      #expect(summary.notice == nil && !summary.isCancelled)
+      let error = await #expect(throws: RoutingError.self) { _ = try await ledger.summary(of: "none") }
+      #expect(error?.code == .notFound)
+    }
+  }
+
+  @Test func rowsTakeTheStepsOfTheTableAndNoOthers() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      _ = try await ledger.open(Self.job("j"), notice: nil, now: 100)
+      try await ledger.addRows("j", ["a", "b"], now: 100)
+      try await ledger.addRows("j", ["a", "b"], now: 101)
+      #expect(try await ledger.summary(of: "j").counts[.accepted] == 2)
+
+      // Written comes before routed, as it may.
+      let taken = try await ledger.take(
+        [
+          RowStep(job: "j", clients: ["a"], to: .written, RowFields(gateway: "g1")),
+          RowStep(job: "j", clients: ["a", "b", "stranger"], to: .routed),
+          RowStep(job: "j", clients: ["a"], to: .acknowledged, RowFields(gateway: "g1")),
+          RowStep(job: "j", clients: ["a"], to: .failed, RowFields(reason: "late")),
+          RowStep(job: "j", clients: ["b"], to: .verified),
+          RowStep(job: "none", clients: ["a"], to: .written),
+        ], now: 200)
+      #expect(taken == [1, 1, 1, 0, 0, 0])
+      let rows = try await Self.rows(ledger, "j")
+      #expect(rows["a"]?.state == .acknowledged && rows["a"]?.gateway == "g1" && rows["a"]?.updatedAtMs == 200)
+      #expect(rows["b"]?.state == .routed && rows["b"]?.reason == "" && rows.count == 2)
+      var summary = try await ledger.summary(of: "j")
+      #expect(summary.state == .running && summary.updatedAt == 200)
+
+      try await ledger.take([RowStep(job: "j", clients: ["b"], to: .failed, RowFields(reason: "offline"))], now: 300)
+      summary = try await ledger.summary(of: "j")
+      #expect(summary.state == .failed && summary.counts.filter { $0.value > 0 } == [.acknowledged: 1, .failed: 1])
+      try await ledger.take([RowStep(job: "j", clients: ["b"], to: .acknowledged)], now: 400)
+      #expect(try await ledger.summary(of: "j").state == .succeeded)
+    }
+  }
+
+  @Test func aFilesRowKeepsItsFigures() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      var job = Self.job("j")
+      job.payload = .fileID("f")
+      let notice = PushV1.FileNotice(fileName: "a.bin", fileSize: 200, fileID: "f", md5: "00")
+      _ = try await ledger.open(job, notice: notice, now: 1)
+      #expect(try await ledger.summary(of: "j").notice == notice)
+      try await ledger.addRows("j", ["a"], now: 1)
+      func download(_ percent: Int32) -> RowStep {
+        RowStep(
+          job: "j", clients: ["a"], to: .downloading,
+          RowFields(percent: percent, bytesDone: Int64(percent) * 2, size: 200))
+      }
+      #expect(try await ledger.take([download(10), download(50)], now: 2) == [1, 1])
+      #expect(try await ledger.summary(of: "j").counts[.downloading] == 1)
+      let end = RowFields(
+        gateway: "g2", percent: 100, bytesDone: 200, size: 200, md5: "ab", path: "/x/a.bin", duration: 1500)
+      #expect(
+        try await ledger.take([RowStep(job: "j", clients: ["a"], to: .verified, end), download(70)], now: 3) == [1, 0])
+      let row = try await Self.rows(ledger, "j")["a"]
+      #expect(row?.state == .verified && row?.percent == 100 && row?.md5 == "ab" && row?.path == "/x/a.bin")
+      #expect(row?.durationMs == 1500 && row?.size == 200 && row?.bytesDone == 200 && row?.gateway == "g2")
+      #expect(try await ledger.summary(of: "j").state == .succeeded)
+    }
+  }
+
+  @Test func changedRowsComeAfterTheOrdinal() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      let clients = (0..<1234).map { "c\($0)" }
+      _ = try await ledger.open(Self.job("j"), notice: nil, now: 1)
+      try await ledger.addRows("j", clients, now: 1)
+      #expect(try await Set(ledger.allRows(of: "j").map(\.clientID)) == Set(clients))
+      let last = try await ledger.summary(of: "j").ordinal
+      #expect(try await ledger.rows(of: "j", after: last).rows.isEmpty)
+      try await ledger.take([RowStep(job: "j", clients: ["c7", "c500"], to: .routed)], now: 2)
+      let changed = try await ledger.rows(of: "j", after: last)
+      #expect(changed.rows.map(\.clientID) == ["c7", "c500"] && changed.isComplete && changed.last == last + 2)
+      #expect(try await ledger.summary(of: "j").counts[.accepted] == 1232)
+    }
+  }
+
+  @Test func recentJobsComeNewestFirst() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      for number in 0..<25 {
+        _ = try await ledger.open(Self.job("j\(number)"), notice: nil, now: 1_800_000_000_000 + Int64(number))
+      }
+      let first = try await ledger.recent(limit: 10)
+      #expect(first.jobs.map(\.job.jobID) == (15..<25).reversed().map { "j\($0)" })
+      let rest = try await ledger.recent(skip: first.next ?? 0, limit: 100)
+      #expect(rest.jobs.count == 15 && rest.next == nil)
+      try await ledger.addRows("j3", ["a"], now: 1)
+      #expect(try await ledger.recent(runningOnly: true).jobs.map(\.job.jobID) == ["j3"])
+      #expect(try await ledger.cancel("j3", reason: "enough", now: 2))
+      #expect(try await !ledger.cancel("j3", reason: "again", now: 3))
+      let cancelled = try await ledger.summary(of: "j3")
+      #expect(cancelled.state == .cancelled && cancelled.reason == "enough")
+    }
+  }
+
+  @Test func everyKeyOfAJobExpires() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      _ = try await ledger.open(Self.job("j"), notice: nil, now: 1)
+      try await ledger.addRows("j", ["a", "b"], now: 1)
+      try await ledger.take([RowStep(job: "j", clients: ["a"], to: .written)], now: 2)
+      for key in try await redis.send("KEYS", "job:{j}*").asArray ?? [] {
+        let left = try await redis.send("PTTL", .string(key.asString ?? "")).asInteger ?? 0
+        #expect(left > 6 * 24 * 3_600_000, "\(key)")
+      }
+    }
+  }
+}
