@@ -124,7 +124,9 @@ import Testing
         let answer = try await service.pushToClient(PushV1.PushRequest(clientID: "c", message: "late"))
         return !answer.success && answer.error == "The client is offline."
       }
-      for bad in [PushV1.PushRequest(message: "x"), PushV1.PushRequest(clientID: "c", envelope: PushV1.ServerMessage())] {
+      for bad in [
+        PushV1.PushRequest(message: "x"), PushV1.PushRequest(clientID: "c", envelope: PushV1.ServerMessage()),
+      ] {
         let error = await #expect(throws: Status.self) { _ = try await service.pushToClient(bad) }
         #expect(error?.code == .invalidArgument)
       }
@@ -138,7 +140,9 @@ import Testing
       client.channel.close()
       let channel = try cluster.channel(to: g1)
       let directory = PushV1.DirectoryServiceClient(channel)
-      try await cluster.until { try await directory.listClients(PushV1.ListClientsRequest()).clients[0].online == false }
+      try await cluster.until {
+        try await directory.listClients(PushV1.ListClientsRequest()).clients[0].online == false
+      }
       _ = try await PushV1.JobServiceClient(channel).submit(Self.job("j", to: ["c"], text: "x"))
       let row = try await Self.status(channel, "j").targets[0]
       #expect(row.state == .failed && row.reason == "The client is offline.")

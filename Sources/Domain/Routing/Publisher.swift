@@ -73,7 +73,8 @@ public final class Publisher {
   /// Produces one record to a node; `then` is called on the loop when it stands in Kafka, or with why not.
   public func produce(_ record: PushRecord, to node: NodeRecord, then: @escaping (RoutingError?) -> Void) {
     produce(
-      topic: Publisher.pushTopic, partition: node.partition, record, [KafkaHeader(PushRecord.nodeHeader, node.id)], then)
+      topic: Publisher.pushTopic, partition: node.partition, record, [KafkaHeader(PushRecord.nodeHeader, node.id)], then
+    )
   }
 
   /// Produces a record that every node reads.

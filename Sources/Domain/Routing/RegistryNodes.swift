@@ -28,7 +28,8 @@ extension Registry {
     let replies = await store.all([
       .script(RegistryScripts.renewNode, keys: [Key.node(id)], [String(epoch), milliseconds, String(clients)]),
       .script(
-        RegistryScripts.leasePartition, keys: [Key.partitions(of: topic)], [id, String(partitions), milliseconds, String(partition)]),
+        RegistryScripts.leasePartition, keys: [Key.partitions(of: topic)],
+        [id, String(partitions), milliseconds, String(partition)]),
     ])
     _ = try replies[1].get()
     return Ownership(try replies[0].get().number)

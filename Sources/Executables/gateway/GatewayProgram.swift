@@ -10,19 +10,23 @@ internal import Telemetry
 /// The gateway: holds the streams of endpoints, delivers what is pushed to them, serves their downloads.
 @main
 enum GatewayProgram {
-  static func main() {
+  // `main` is on the main actor, and so are closures made in it; the story of the loop is made elsewhere.
+  nonisolated static func main() {
     let settings = GatewaySettings.fromCommandLine()
     let log = Logger("gateway", level: settings.logLevel).with(["node": settings.options.nodeID])
+    exitProcess(run(settings, log))
+  }
+
+  private static func run(_ settings: GatewaySettings, _ log: Logger) -> Int32 {
     do throws(IOError) {
-      let code = try EventLoop.run(name: "gateway") { loop in await run(settings, loop, log) }
-      exitProcess(code)
+      return try EventLoop.run(name: "gateway") { loop in await serve(settings, loop, log) }
     } catch {
       log.error("the loop can't start", ["error": "\(error)"])
-      exitProcess(1)
+      return 1
     }
   }
 
-  private static func run(_ settings: GatewaySettings, _ loop: EventLoop, _ log: Logger) async -> Int32 {
+  private static func serve(_ settings: GatewaySettings, _ loop: EventLoop, _ log: Logger) async -> Int32 {
     do {
       let end = End()
       // Before anything else starts a thread: the threads inherit the mask that keeps the signals for the loop.

@@ -83,7 +83,9 @@ extension ValueType<String> {
 extension ValueType<RedisAddress> {
   static var redis: ValueType<RedisAddress> {
     ValueType<RedisAddress>("ADDRESS") { (text) throws(BadValue) in
-      do throws(RedisError) { return try RedisAddress(text) } catch { throw BadValue("is no address: \(error.message)") }
+      do throws(RedisError) { return try RedisAddress(text) } catch {
+        throw BadValue("is no address: \(error.message)")
+      }
     }
   }
 }

@@ -89,7 +89,11 @@ final class Delivery {
     var next: [PushRecord] = []
     for var record in records {
       record.hops += 1
-      if record.hops > GatewayLimits.hops { fail(record, "The client moves faster than the message.") } else { next.append(record) }
+      if record.hops > GatewayLimits.hops {
+        fail(record, "The client moves faster than the message.")
+      } else {
+        next.append(record)
+      }
     }
     do throws(RoutingError) {
       for (record, outcome) in zip(next, try await node.publisher.publish(next, unlessHeldBy: node.options.nodeID)) {

@@ -56,7 +56,9 @@ final class DirectPush {
   /// nil when the client is not here.
   private func deliver(_ message: PushV1.ServerMessage, to client: String) -> PushV1.PushResponse? {
     guard let stream = node.streams[client] else { return nil }
-    guard stream.send(EncodedMessage(message)) else { return refusal("The client reads too slowly and was disconnected.") }
+    guard stream.send(EncodedMessage(message)) else {
+      return refusal("The client reads too slowly and was disconnected.")
+    }
     node.metrics.delivered.increment()
     if !message.jobID.isEmpty { node.reports.written(message.jobID, client, acknowledges: stream.session.acknowledges) }
     return PushV1.PushResponse(success: true, nodeID: node.options.nodeID)

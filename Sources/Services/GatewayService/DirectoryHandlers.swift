@@ -28,7 +28,8 @@ final class DirectoryHandlers: PushV1.DirectoryServiceHandler {
     }
   }
 
-  func listNodes(_ request: PushV1.ListNodesRequest, _ context: ServerContext) async throws -> PushV1.ListNodesResponse {
+  func listNodes(_ request: PushV1.ListNodesRequest, _ context: ServerContext) async throws -> PushV1.ListNodesResponse
+  {
     let limit = try DirectoryHandlers.limit(request.pageSize, request.pageToken)
     return try await translated { () async throws(RoutingError) in
       let page = try await registry.nodes(after: request.pageToken, limit: limit)
@@ -38,7 +39,9 @@ final class DirectoryHandlers: PushV1.DirectoryServiceHandler {
 
   private static func limit(_ size: Int32, _ token: String) throws(Status) -> Int {
     guard size >= 0 else { throw Status(.invalidArgument, "The page size is negative.") }
-    guard token.isEmpty || Name.isValid(token) else { throw Status(.invalidArgument, "The page token is none of ours.") }
+    guard token.isEmpty || Name.isValid(token) else {
+      throw Status(.invalidArgument, "The page token is none of ours.")
+    }
     return size == 0 ? Registry.maximumPage : min(Int(size), Registry.maximumPage)
   }
 

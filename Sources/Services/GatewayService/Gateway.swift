@@ -139,7 +139,8 @@ public final class Gateway {
   /// - Returns: how many partitions `client-push` has.
   private func makeTopics() async throws -> Int {
     try await producer.createTopics([
-      KafkaTopic(Publisher.pushTopic, partitions: options.partitions), KafkaTopic(Publisher.broadcastTopic, partitions: 1),
+      KafkaTopic(Publisher.pushTopic, partitions: options.partitions),
+      KafkaTopic(Publisher.broadcastTopic, partitions: 1),
     ])
     return try await producer.partitionCount(of: Publisher.pushTopic)
   }

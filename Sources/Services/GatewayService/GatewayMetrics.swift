@@ -30,7 +30,8 @@ final class GatewayMetrics {
     func topic(_ name: String) -> Topic {
       Topic(
         consumed: registry.counter("fleetpush_records_consumed_total", "Records read from Kafka.", ["topic": name]),
-        kept: registry.counter("fleetpush_records_kept_total", "Records read that were for this node.", ["topic": name]),
+        kept: registry.counter(
+          "fleetpush_records_kept_total", "Records read that were for this node.", ["topic": name]),
         filtered: registry.counter(
           "fleetpush_records_filtered_total", "Records read that were for another node, and dropped.",
           ["topic": name]))
