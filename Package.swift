@@ -126,7 +126,7 @@ let package = Package(
     tests(of: "Admin", uses: ["Telemetry"]),
     tests(of: "Redis", uses: ["TestSupport", "Reactor", "Bytes", "Telemetry"]),
     tests(of: "Kafka", uses: ["TestSupport", "Reactor", "Bytes", "Telemetry"]),
-    tests(of: "Routing", uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes"]),
+    tests(of: "Routing", uses: ["TestSupport", "Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes"]),
     tests(of: "FileStore", uses: ["Reactor", "Bytes"]),
     tests(
       of: "GatewayService",

@@ -68,12 +68,15 @@ public final class Gateway {
     var router = Router()
     router.stream(PushV1.PushService.connect) { [unowned node] in node.connect($0) }
     router.unary(PushV1.PushService.pushToClient) { request, _ in try await directPush.push(request) }
-    router.alias(service: "PushService", of: PushV1.PushService.name)
     router.add(
       jobService: JobHandlers(
         dispatch: JobDispatch(registry: clients, ledger: ledger, publisher: publisher), ledger: ledger, store: store,
         loop: loop))
     router.add(directoryService: DirectoryHandlers(registry: clients))
+    router.add(fileService: DownloadHandler(loop: loop, store: store, redis: redis, log: log, registry: registry))
+    // The paths of callers whose definitions have no package.
+    router.alias(service: "PushService", of: PushV1.PushService.name)
+    router.alias(service: "FileService", of: PushV1.FileService.name)
     health = HealthService(services: router.services)
     router.add(health: health)
     router.addReflection()
