@@ -111,13 +111,13 @@ def shared():
     return _shared[0]
 
 
-def metrics(server):
-    """Every sample of a server's /metrics by name, summed over its labels."""
+def metrics(server, label=""):
+    """Every sample of a server's /metrics that has the label (all without one) by name, summed over its labels."""
     with urllib.request.urlopen(f"http://{server['admin']}/metrics", timeout=SECONDS) as response:
         lines = response.read().decode().splitlines()
     sums = {}
     for line in lines:
-        if line and not line.startswith("#"):
+        if line and not line.startswith("#") and label in line:
             name, _, value = line.rpartition(" ")
             name = name.partition("{")[0]
             sums[name] = sums.get(name, 0) + float(value)

@@ -14,8 +14,8 @@ MIB = 1 << 20
 
 
 def counters(server):
-    seen = metrics(server)
-    return {how: seen.get(f"fleetpush_kafka_records_{how}_total", 0) for how in ("consumed", "kept", "filtered")}
+    seen = metrics(server, 'topic="client-push"')
+    return {how: seen.get(f"fleetpush_records_{how}_total", 0) for how in ("consumed", "kept", "filtered")}
 
 
 class Agent:

@@ -159,7 +159,7 @@ def metric(server, how):
     """The sum of a counter over its labels."""
     with urllib.request.urlopen(f"http://{server['admin']}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
-    name = f"fleetpush_kafka_records_{how}_total"
+    name = f"fleetpush_records_{how}_total"
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{"))))
 
 
