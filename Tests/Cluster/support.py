@@ -94,7 +94,7 @@ class Cluster:
 
     def pushctl(self, *arguments, check=True):
         """Runs `pushctl … --json`; gives (what it printed as JSON, exit code)."""
-        done = subprocess.run([f"{PROGRAMS}/pushctl", *self.control(), *arguments, "--json"],
+        done = subprocess.run([f"{PROGRAMS}/pushctl", *arguments, *self.control(), "--json"],
                               capture_output=True, text=True, timeout=120, check=False)
         if check and done.returncode != 0:
             raise AssertionError(f"pushctl {arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}")

@@ -42,14 +42,14 @@ class Usage(unittest.TestCase):
 
     def test_a_refusal_exits_1(self):
         control = shared().control()
-        done = run("pushctl", *control, "status", "no-such-job")
+        done = run("pushctl", "status", "no-such-job", *control)
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertTrue(done.stderr.strip())
-        done = run("pushctl", *control, "upload", "/no/such/file")
+        done = run("pushctl", "upload", "/no/such/file", *control)
         self.assertEqual(done.returncode, 1, done.stderr)
 
     def test_nobody_there_exits_1(self):
-        done = run("pushctl", "--gateway", f"127.0.0.1:{processes.free_port()}", "nodes")
+        done = run("pushctl", "nodes", "--gateway", f"127.0.0.1:{processes.free_port()}")
         self.assertEqual(done.returncode, 1, done.stderr)
 
 

@@ -21,8 +21,6 @@ CLUSTER = os.path.join(ROOT, "ops", "cluster")
 SAMPLE_MIB = 64
 AGENT_SECONDS = 20
 PUSH_SECONDS = 600
-GOOD = "VERIFIED"
-ENDS = {GOOD, "FAILED", "EXPIRED"}
 
 
 def main(arguments):
@@ -35,10 +33,11 @@ def main(arguments):
         shutil.rmtree(WORK, ignore_errors=True)
         os.makedirs(WORK)
         path = os.path.abspath(arguments[0]) if arguments else sample()
-        cluster = json.loads(output(CLUSTER, "up", "--gateways", "2", "--uploaders", "1", "--dir", cluster_directory, "--json"))
+        up = [CLUSTER, "up", "--gateways", "2", "--uploaders", "1", "--dir", cluster_directory, "--json"]
+        cluster = json.loads(subprocess.run(up, stdout=subprocess.PIPE, check=True).stdout)
         gateways = [gateway["listen"] for gateway in cluster["gateways"]]
         print(f"cluster is up: gateways {', '.join(gateways)}; uploader {cluster['uploaders'][0]['listen']}")
-        control = [f"{PROGRAMS}/pushctl", "--gateway", gateways[0], "--uploader", cluster["uploaders"][0]["listen"]]
+        control = ["--json", "--gateway", gateways[0], "--uploader", cluster["uploaders"][0]["listen"]]
         for name, order in [("agent-a", gateways), ("agent-b", gateways[::-1])]:
             agents.append(start_agent(name, order))
         await_agents(control, agents)
@@ -72,7 +71,7 @@ def start_agent(name, gateways):
 def await_agents(control, agents):
     """An agent is there when the directory of clients says that it is online."""
     def online():
-        clients = json.loads(output(*control, "clients", "--json"))["clients"]
+        clients = pushctl("clients", *control)["clients"]
         return {agent["name"] for agent in agents} <= {client["client_id"] for client in clients if client["online"]}
     if not processes.wait_until(online, AGENT_SECONDS):
         raise Failure(f"the agents did not connect within {AGENT_SECONDS} s; their logs stand in {WORK}")
@@ -83,68 +82,23 @@ def push(path, control, agents, cluster):
     size, digest = os.path.getsize(path), digest_in_background(path)
     print(f"upload {path} ({size} bytes)")
     began = time.monotonic()
-    upload = json.loads(output(*control, "upload", path, "--json", show_errors=True))
+    upload = pushctl("upload", path, *control)
     print(f"uploaded in {time.monotonic() - began:.2f} s: file id {upload['file_id']}")
     targets = [part for agent in agents for part in ("--client", agent["name"])]
-    job = json.loads(output(*control, "push", *targets, "--file-id", upload["file_id"], "--json"))["job_id"]
-    print(f"push to {' and '.join(agent['name'] for agent in agents)}: job {job}")
-    final = watch(control, job)
+    print(f"push to {' and '.join(agent['name'] for agent in agents)}")
+    final = pushctl("push", "--wait", "--file-id", upload["file_id"], *targets, *control)
     expected = digest()
     print(f"\n{'agent':<9} {'gateway':<10} {'size':>12} {'seconds':>8}  {'MD5':<32}  copy")
     good = final["state"] == "SUCCEEDED" and len(final["targets"]) == len(agents)
     for row in sorted(final["targets"], key=lambda target: target["client_id"]):
         actual = md5_of(row["path"]) if row.get("path") else "-"
-        good = good and actual == expected and row["md5"] == expected
-        mark = "right" if actual == expected else "WRONG"
-        print(f"{row['client_id']:<9} {row.get('gateway', '-'):<10} {row.get('size', 0):>12} "
-              f"{row.get('duration_ms', 0) / 1000:>8.2f}  {actual:<32}  {mark}: {row.get('path', row.get('reason', '-'))}")
-    print(f"job {job}: {final['state']}\n")
+        right = actual == row["md5"] == expected
+        good = good and right
+        print(f"{row['client_id']:<9} {row.get('gateway', '-'):<10} {row['size']:>12} {row['duration_ms'] / 1000:>8.2f}  "
+              f"{actual:<32}  {'right' if right else 'WRONG'}: {row.get('path') or row.get('reason', '-')}")
+    print(f"job {final['job_id']}: {final['state']}\n")
     report_servers(cluster)
     return good
-
-
-def watch(control, job):
-    """Progress bars until every row has ended; gives the last full status."""
-    bars = Bars()
-    def ended():
-        status = json.loads(output(*control, "status", job, "--json"))
-        bars.show(status["targets"])
-        return status if status["state"] != "RUNNING" else None
-    status = processes.wait_until(ended, PUSH_SECONDS)
-    bars.end()
-    if not status:
-        raise Failure(f"the job did not end within {PUSH_SECONDS} s")
-    return status
-
-
-class Bars:
-    """One bar for each agent: redrawn in place on a terminal, a line for each quarter elsewhere."""
-
-    WIDTH = 30
-
-    def __init__(self):
-        self.drawn = 0
-        self.told = {}
-
-    def show(self, rows):
-        lines = []
-        for row in sorted(rows, key=lambda target: target["client_id"]):
-            percent = 100 if row["state"] == GOOD else row.get("percent", 0)
-            filled = self.WIDTH * percent // 100
-            lines.append((row, percent, f"{row['client_id']:<9} [{'#' * filled}{'.' * (self.WIDTH - filled)}] "
-                                        f"{percent:>3} %  {row['state'].lower()}"))
-        if sys.stdout.isatty():
-            print(f"\033[{self.drawn}F" * bool(self.drawn) + "\n".join(f"\033[K{line}" for _, _, line in lines), flush=True)
-            self.drawn = len(lines)
-            return
-        for row, percent, line in lines:
-            step = (row["state"], percent // 25)
-            if self.told.get(row["client_id"]) != step:
-                self.told[row["client_id"]] = step
-                print(line, flush=True)
-
-    def end(self):
-        self.drawn = 0
 
 
 def report_servers(cluster):
@@ -187,12 +141,12 @@ def md5_of(path):
         return f"unreadable: {error.strerror}"
 
 
-def output(*command, show_errors=False):
-    """What a program prints; fails with what it says on standard error."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=None if show_errors else subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise Failure(f"{os.path.basename(command[0])} ended with {done.returncode}: {done.stderr or ''}".strip())
-    return done.stdout
+def pushctl(*arguments):
+    """The JSON that pushctl prints; its progress bars go to the terminal. Exit code 1 with JSON is a job that failed."""
+    done = subprocess.run([f"{PROGRAMS}/pushctl", *arguments], stdout=subprocess.PIPE, timeout=PUSH_SECONDS, check=False)
+    if not done.stdout.strip():
+        raise Failure(f"pushctl {arguments[0]} ended with {done.returncode}")
+    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":
