@@ -2,8 +2,7 @@ public import Glibc
 
 /// A server that a test starts, on a port of its own, and stops by its pid.
 ///
-/// `@unchecked Sendable`: `status` is touched with `mutex`'s owner, the test that runs; a test doesn't stop one server
-/// from two places at once.
+/// `@unchecked Sendable`: one test has it, and uses it from one place at a time.
 public final class ServerProcess: @unchecked Sendable {
   public let pid: pid_t
   private let output: Int32
@@ -104,6 +103,7 @@ public final class ServerProcess: @unchecked Sendable {
 
   // MARK: What a test run that ends early leaves behind
 
+  /// Touched with `mutex` held, and when the process ends.
   nonisolated(unsafe) private static var started: [pid_t] = []
   nonisolated(unsafe) private static var mutex = pthread_mutex_t()
 

@@ -32,7 +32,7 @@ public final class KafkaConsumer {
     let partition: Int32
   }
 
-  private let handle: KafkaHandle
+  let handle: KafkaHandle
   private var topics: [String: OpaquePointer] = [:]
   private var names: [OpaquePointer: String] = [:]
   private var assigned: Set<Place> = []
