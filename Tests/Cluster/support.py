@@ -61,11 +61,11 @@ class Cluster:
 
     def __init__(self, *options):
         self.directory = tempfile.mkdtemp(prefix="fleetpush-test-")
+        self.channels = []
         atexit.register(self.down)
         self.info = json.loads(self.run("up", "--configuration", CONFIGURATION, *options, "--json").stdout)
         self.gateways = self.info["gateways"]
         self.uploaders = self.info["uploaders"]
-        self.channels = []
 
     def run(self, verb, *options, check=True):
         done = subprocess.run([CLUSTER, verb, *options, "--dir", self.directory], capture_output=True, text=True, check=False)
