@@ -40,7 +40,7 @@ extension Options.Declaration {
     var notes: [String] = []
     if isRequired { notes.append("required") }
     if case .list = kind { notes.append("may be repeated or a comma list") }
-    if let defaultText { notes.append("default: \(defaultText)") }
+    if let defaultText, !defaultText.isEmpty { notes.append("default: \(defaultText)") }
     return notes.isEmpty ? help : "\(help) (\(notes.joined(separator: "; ")))"
   }
 }

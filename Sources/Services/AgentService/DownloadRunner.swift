@@ -62,8 +62,8 @@ extension PushV1.FileStatus {
 final class DownloadRunner {
   /// The length of a chunk that is asked for: large enough to cost few messages, small enough for a steady progress.
   static let chunkBytes: Int32 = 256 * 1024
-  /// The largest answer that is taken.
-  static let maximumChunkBytes = 8 << 20
+  /// How far a gateway may be ahead of this endpoint's disk on one call.
+  static let windowBytes: Int32 = 4 << 20
 
   private(set) var machine: Download
   var record: DownloadRecord
@@ -254,7 +254,9 @@ final class DownloadRunner {
     lastGateway = gateway
     if channel?.gateway != gateway {
       channel?.channel.close()
-      channel = (gateway, Channel(loop: context.loop, target: context.gateways[gateway]))
+      var options = ChannelOptions()
+      options.http2.streamWindowBytes = Self.windowBytes
+      channel = (gateway, Channel(loop: context.loop, target: context.gateways[gateway], options: options))
     }
     guard let channel = channel?.channel else { return [] }
     var request = PushV1.FileRequest()

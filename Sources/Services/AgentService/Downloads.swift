@@ -54,6 +54,8 @@ final class Downloads {
       if known.ending == nil {
         known.add(origin)
         try await save(known)
+        // The download may have ended meanwhile, and told all notices but this one.
+        if let now = records[id.text], now.ending != nil { context.tell(now) }
         return
       }
       if isRepetition { return context.tell(known) }
