@@ -88,7 +88,7 @@ let package = Package(
       ]),
     library(
       "AgentService", in: "Services",
-      uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+      uses: ["FileStore", "GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
     library(
       "PushControl", in: "Services",
       uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),

@@ -1,6 +1,7 @@
 internal import Bytes
 internal import FileStore
 internal import GRPC
+internal import HTTP2
 internal import Reactor
 internal import Schema
 internal import Telemetry
