@@ -138,6 +138,16 @@ import Testing
     }
   }
 
+  @Test func aJobForAllHasSums() async throws {
+    try await scene(json: false) { _, servers, control, printed in
+      var status = self.status(.succeeded, [], complete: true)
+      status.counts = [.init(state: .written, count: 7)]
+      servers[0].statuses = [status]
+      #expect(await control(.init([servers[0].address], json: false)).status("j", watches: true) == 0)
+      #expect(printed.results.joined == "job j: succeeded\nclients: written 7")
+    }
+  }
+
   @Test func clientsAreListedToTheLastPage() async throws {
     try await scene { _, servers, control, printed in
       servers[0].clients = ["a", "b", "c"].map { .init(clientID: $0, online: $0 != "b", nodeID: "g", tags: ["k": "v"]) }

@@ -86,10 +86,7 @@ extension Control {
 
   private func show(_ view: JobView, _ bars: ProgressBars) {
     let rows = view.rows
-    guard rows.count <= ProgressBars.maximumBars else {
-      let counts = view.counts.map { "\($0.state.name.lowercased()) \($0.count)" }.joined(separator: ", ")
-      return bars.show(lines: ["\(rows.count) clients: \(counts)"])
-    }
+    guard !rows.isEmpty, rows.count <= ProgressBars.maximumBars else { return bars.show(lines: [Self.sums(view)]) }
     bars.show(
       rows.map { row in
         let isDone = row.state == .verified || row.state == .acknowledged && !view.isForFile
@@ -97,6 +94,11 @@ extension Control {
           label: row.clientID, fraction: isDone ? 1 : Double(row.percent) / 100,
           note: row.state.name.lowercased() + (row.reason.isEmpty ? "" : ": \(row.reason)"))
       })
+  }
+
+  private static func sums(_ view: JobView) -> String {
+    let counts = view.counts.map { "\($0.state.name.lowercased()) \($0.count)" }
+    return "clients: \(counts.isEmpty ? "none" : counts.joined(separator: ", "))"
   }
 
   static func table(_ view: JobView) -> String {
@@ -109,6 +111,8 @@ extension Control {
     let head = ["CLIENT", "STATE", "DONE", "GATEWAY", "SIZE", "TIME", "MD5", "PATH"]
     let reason = view.reason.isEmpty ? "" : ": \(printable(view.reason))"
     let title = "job \(printable(view.id)): \(view.state.name.lowercased())\(reason)"
+    // A job for all clients has sums only.
+    if rows.isEmpty { return "\(title)\n\(sums(view))" }
     if view.isForFile { return "\(title)\n\(columns(head, rows))" }
     let short = view.rows.map { [$0.clientID, $0.state.name.lowercased(), $0.gateway, $0.reason] }
     return "\(title)\n\(columns(["CLIENT", "STATE", "GATEWAY", "REASON"], short))"
