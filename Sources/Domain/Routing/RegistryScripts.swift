@@ -3,12 +3,13 @@ internal import Redis
 /// The registry's Lua. Each script touches keys of one hash tag and takes the time from Redis, the only clock that all
 /// nodes share.
 ///
-/// Epochs are milliseconds of that clock, pushed up where it hasn't moved on: they grow with each owner, also when Redis
-/// lost the record in between.
+/// Epochs are microseconds of that clock, pushed up where it hasn't moved on: they grow with each owner, also when Redis
+/// lost the record in between. Lua's numbers hold them exactly.
 enum RegistryScripts {
   private static let clock = """
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
+    local moment = time[1] * 1000000 + time[2]
 
     """
 
@@ -22,7 +23,7 @@ enum RegistryScripts {
     clock + """
       local old = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'session')
       local before = tonumber(old[1] or '0')
-      local epoch = math.max(before + 1, now)
+      local epoch = math.max(before + 1, moment)
       redis.call('DEL', KEYS[1])
       redis.call('HSET', KEYS[1], 'node', ARGV[1], 'node_epoch', ARGV[2], 'session', ARGV[3],
         'epoch', string.format('%.0f', epoch), 'peer', ARGV[5], 'connected_at', string.format('%.0f', now),
@@ -73,7 +74,7 @@ enum RegistryScripts {
   static let acquireNode = RedisScript(
     clock + """
       local before = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
-      local epoch = math.max(before + 1, now)
+      local epoch = math.max(before + 1, moment)
       redis.call('DEL', KEYS[1])
       redis.call('HSET', KEYS[1], 'address', ARGV[1], 'partition', ARGV[2], 'epoch', string.format('%.0f', epoch),
         'started_at', ARGV[4], 'clients', '0')
