@@ -70,11 +70,12 @@ def start_agent(name, gateways):
 
 def await_agents(control, agents):
     """An agent is there when the directory of clients says that it is online."""
+    seen = []
     def online():
-        clients = pushctl("clients", *control)["clients"]
-        return {agent["name"] for agent in agents} <= {client["client_id"] for client in clients if client["online"]}
+        seen[:] = pushctl("clients", *control)["clients"]
+        return {agent["name"] for agent in agents} <= {client["client_id"] for client in seen if client["online"]}
     if not processes.wait_until(online, AGENT_SECONDS):
-        raise Failure(f"the agents did not connect within {AGENT_SECONDS} s; their logs stand in {WORK}")
+        raise Failure(f"the agents are not online after {AGENT_SECONDS} s; their logs stand in {WORK}; known clients: {seen}")
 
 
 def push(path, control, agents, cluster):
