@@ -1,4 +1,4 @@
-public import Telemetry
+internal import Telemetry
 
 /// What the downloads of a gateway are bounded by, and what happens past each bound.
 public struct DownloadLimits: Sendable {

@@ -1,5 +1,5 @@
-public import Bytes
-public import FileStore
+internal import Bytes
+internal import FileStore
 internal import Protobuf
 public import Schema
 

@@ -1,4 +1,4 @@
-public import Reactor
+internal import Reactor
 
 /// What an uploader bounds, and what happens past each bound.
 public struct UploadLimits: Sendable {

@@ -1,5 +1,5 @@
-public import FileStore
-public import GRPC
+internal import FileStore
+internal import GRPC
 public import Reactor
 public import Redis
 internal import Schema
