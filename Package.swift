@@ -130,10 +130,16 @@ let package = Package(
     tests(of: "FileStore", uses: ["Reactor", "Bytes"]),
     tests(
       of: "GatewayService",
-      uses: ["TestSupport", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+      uses: [
+        "TestSupport", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
+        "Telemetry",
+      ]),
     tests(
       of: "UploaderService",
-      uses: ["TestSupport", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+      uses: [
+        "TestSupport", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
+        "Telemetry",
+      ]),
     tests(of: "AgentService", uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
     tests(of: "PushControl", uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
   ]
