@@ -94,9 +94,11 @@ final class ActiveUpload {
   private func write(_ data: Bytes, to file: StoreFile, at offset: Int64, md5: String?) async throws {
     await budget.take(data.count)
     await node.budget.take(data.count)
+    node.metrics.bytesInFlight.set(node.budget.used)
     defer {
       budget.give(data.count)
       node.budget.give(data.count)
+      node.metrics.bytesInFlight.set(node.budget.used)
     }
     try await node.pool.run {
       if let md5 { try Self.check(data, md5, at: offset) }
@@ -161,7 +163,7 @@ final class ActiveUpload {
     changes.signal()
   }
 
-  private func fail(_ status: Status) {
+  func fail(_ status: Status) {
     failures = (failures.count + 1, status)
     node.log.warning("bytes not stored", ["file": id.text, "error": status.message])
   }
@@ -215,40 +217,6 @@ final class ActiveUpload {
       size: record.size, declaredMD5: record.declaredMD5, durable: ByteRanges(record.chunks), now: node.loop.now)
     resetDigest()
     changes.signal()
-  }
-
-  // MARK: The digest
-
-  func resetDigest() {
-    digest = PrefixDigest()
-    wholeDigests = nil
-    digested = 0
-    isDigesting = false
-    hasForeignBytes = false
-  }
-
-  /// Lets the digest follow the durable prefix, a block at a time.
-  func advanceDigest() {
-    let prefix = state.durable.contiguousPrefix
-    guard let file, !isDigesting, !hasForeignBytes, prefix > digested else { return }
-    isDigesting = true
-    let end = min(prefix, digested + Sidecar.blockSize)
-    let digest = self.digest
-    node.loop.spawn {
-      do {
-        try await self.node.slowPool.run { try digest.advance(in: file, to: end) }
-        guard digest === self.digest else { return }
-        self.digested = end
-        self.isDigesting = false
-        self.advanceDigest()
-      } catch {
-        guard digest === self.digest else { return }
-        self.fail(Status(storing: error))
-        // From the start, when the next reason comes.
-        self.resetDigest()
-      }
-      self.changes.signal()
-    }
   }
 
   func close() {
