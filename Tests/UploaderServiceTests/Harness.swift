@@ -32,6 +32,12 @@ final class Place: Sendable {
     try await loop.run { try await story(self) }
   }
 
+  /// Works on the store from a pool: an fsync on the loop would hold up its other stories, and their time-outs.
+  func onDisk<T: Sendable>(_ work: @escaping @Sendable (StoreDirectory) throws -> T) async throws -> T {
+    let path = store
+    return try await BlockingPool.shared.run { try work(try StoreDirectory(at: path)) }
+  }
+
   func client() throws -> RedisClient { RedisClient(loop: loop, address: try RedisAddress(redis.address)) }
 
   func uploader(_ name: String = "one", _ adapt: (inout UploadLimits) -> Void = { _ in }) async throws -> Node {

@@ -40,8 +40,7 @@ import TestSupport
       let redis = try place.client()
       let records = UploadRecords(redis: redis, lifetime: .seconds(3600))
       _ = try await records.declare(id, Declaration(size: 2_000_000, md5: content.md5, name: "o.bin"))
-      let part = try StoreDirectory(at: place.store).createPart(id, fence: 1, size: 2_000_000)
-      try part.write(content.bytes, at: 0)
+      try await place.onDisk { try $0.createPart(id, fence: 1, size: 2_000_000).write(content.bytes, at: 0) }
       _ = try await records.record(id, fence: 1, [0..<1_000_000, 1_000_000..<2_000_000])
       if afterItBegan {
         let granted = try await records.beginFinalising(id, node: "dead", lease: .milliseconds(1))
@@ -56,7 +55,7 @@ import TestSupport
         $0.waitForNotice = .milliseconds(100)
       }
       while node.sender.sent.isEmpty { try await place.loop.sleep(for: .milliseconds(20)) }
-      let (file, sidecar) = try StoreDirectory(at: place.store).open(id)
+      let (file, sidecar) = try await place.onDisk { try $0.open(id) }
       #expect(sidecar.name == "o.bin" && sidecar.md5 == content.md5)
       #expect(try file.read(at: 0, length: 2_000_000) == content.bytes)
       #expect(try await records.load(id)?.fence == (afterItBegan ? 2 : 1))
@@ -73,14 +72,16 @@ import TestSupport
       let redis = try place.client()
       let records = UploadRecords(redis: redis, lifetime: .seconds(3600))
       _ = try await records.declare(id, Declaration(size: 500_000))
-      let store = try StoreDirectory(at: place.store)
-      let part = try store.createPart(id, fence: 1, size: 500_000)
-      try part.write(content.bytes, at: 0)
+      let part = try await place.onDisk { store in
+        let part = try store.createPart(id, fence: 1, size: 500_000)
+        try part.write(content.bytes, at: 0)
+        return part
+      }
       _ = try await records.record(id, fence: 1, [0..<500_000])
       _ = try await records.beginFinalising(id, node: "dead", lease: .milliseconds(1))
       let digests = FileDigests(md5: content.md5, blockMD5s: [content.md5])
-      try store.publish(
-        id, fence: 1, file: part, sidecar: Sidecar(name: "r", size: 500_000, digests: digests, publishedAt: 1))
+      let sidecar = Sidecar(name: "r", size: 500_000, digests: digests, publishedAt: 1)
+      try await place.onDisk { try $0.publish(id, fence: 1, file: part, sidecar: sidecar) }
       let node = try await place.uploader()
       let status = try await node.send([content.chunk(0, 500_000)])
       #expect(status.success && status.md5 == content.md5)
@@ -97,7 +98,7 @@ import TestSupport
       let one = try await place.uploader("one")
       _ = try await one.send([chunks[0]])
       await one.stop()
-      try StoreDirectory(at: place.store).removePart(FileID("lost"), fence: 1)
+      try await place.onDisk { try $0.removePart(FileID("lost"), fence: 1) }
       let two = try await place.uploader("two")
       let status = try await two.send([chunks[1]])
       #expect(!status.success)
@@ -135,7 +136,7 @@ import TestSupport
       }
       call.cancel()
       while node.sender.sent.isEmpty { try await place.loop.sleep(for: .milliseconds(20)) }
-      #expect(try StoreDirectory(at: place.store).sidecar(of: FileID(content.id)).md5 == content.md5)
+      #expect(try await place.onDisk { try $0.sidecar(of: FileID(content.id)).md5 } == content.md5)
       await node.stop()
     }
   }

@@ -99,7 +99,7 @@ import Testing
       } catch { refusal = error as? Status }
       #expect(refusal?.code == .dataLoss)
       #expect(try await node.files.queryUploadedChunks(.init(fileID: content.id)).offsets == [])
-      #expect(throws: FileStoreError.self) { try StoreDirectory(at: place.store).open(FileID(content.id)) }
+      await #expect(throws: FileStoreError.self) { try await place.onDisk { try $0.open(FileID(content.id)).sidecar } }
       chunks[0].meta = .init(fileMD5: content.md5)
       #expect(try await node.send(chunks).success)
       #expect(node.sender.sent.count == 1)

@@ -33,8 +33,7 @@ import Testing
       #expect(second.message == content.md5)
       #expect(second.md5 == content.md5)
 
-      let store = try StoreDirectory(at: place.store)
-      let (file, sidecar) = try store.open(FileID(content.id))
+      let (file, sidecar) = try await place.onDisk { try $0.open(FileID(content.id)) }
       #expect(try file.read(at: 0, length: 3_000_000) == content.bytes)
       #expect(sidecar.md5 == content.md5)
       #expect(node.sender.sent.map(\.fileID) == [content.id])
@@ -63,7 +62,7 @@ import Testing
         .init(fileID: content.id, clientMD5: content.md5.uppercased()))
       #expect(check.match)
       #expect(check.serverMD5 == content.md5)
-      let sidecar = try StoreDirectory(at: place.store).sidecar(of: FileID(content.id))
+      let sidecar = try await place.onDisk { try $0.sidecar(of: FileID(content.id)) }
       #expect(sidecar.blockMD5s.count == 2)
       #expect(sidecar.blockMD5s.first == Digest.hex(of: content.bytes.prefix(20 << 20), .md5))
       await node.stop()
