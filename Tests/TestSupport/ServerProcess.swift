@@ -1,4 +1,5 @@
 public import Glibc
+internal import Synchronization
 
 /// A server that a test starts, on a port of its own, and stops by its pid.
 ///
@@ -6,6 +7,8 @@ public import Glibc
 public final class ServerProcess: @unchecked Sendable {
   public let pid: pid_t
   private let output: Int32
+  private let leash: Int32
+  private let sentry: pid_t
   private var text = ""
   private var status: Int32?
 
@@ -15,31 +18,53 @@ public final class ServerProcess: @unchecked Sendable {
 
   /// - Parameter executable: a path, or a name that is looked for in PATH.
   public init(_ executable: String, _ arguments: [String], environment: [String: String] = [:]) throws {
-    var pipe: [Int32] = [-1, -1]
-    guard Glibc.pipe(&pipe) == 0 else { throw Failure(description: "pipe: errno \(errno)") }
-    for end in pipe { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO)
-    var words = ([executable] + arguments).map { strdup($0) } + [nil]
-    var variables = ServerProcess.environment(with: environment).map { strdup($0) } + [nil]
-    defer { for word in words + variables { free(word) } }
-    var pid: pid_t = 0
-    let result = posix_spawnp(&pid, executable, &actions, nil, &words, &variables)
-    close(pipe[1])
-    guard result == 0 else {
-      close(pipe[0])
-      throw Failure(description: "can't start \(executable): \(String(cString: strerror(result)))")
-    }
-    self.pid = pid
-    output = pipe[0]
-    ServerProcess.endWithTheTests(pid)
+    let out = try ServerProcess.pipe()
+    defer { close(out.write) }
+    pid = try ServerProcess.spawn(executable, arguments, environment, output: out.write)
+    output = out.read
+    let leash = try ServerProcess.pipe()
+    defer { close(leash.read) }
+    self.leash = leash.write
+    // A run of tests that ends in whatever way takes its servers with it: the shell's `read` fails when we are gone.
+    sentry = try ServerProcess.spawn("sh", ["-c", "read over || kill -9 \(pid)"], [:], input: leash.read)
   }
 
   deinit {
     if status == nil { kill() }
     close(output)
+  }
+
+  private static func pipe() throws -> (read: Int32, write: Int32) {
+    var ends: [Int32] = [-1, -1]
+    try spawning.withLock { _ in
+      guard Glibc.pipe(&ends) == 0 else { throw Failure(description: "pipe: errno \(errno)") }
+      for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+    }
+    return (ends[0], ends[1])
+  }
+
+  /// Held so that no child starts between a pipe and its FD_CLOEXEC: it would keep the leash of another.
+  private static let spawning = Mutex(())
+
+  /// The child gets stdin, stdout and stderr, and nothing else that is open here.
+  private static func spawn(
+    _ executable: String, _ arguments: [String], _ environment: [String: String], input: Int32 = STDIN_FILENO,
+    output: Int32 = STDOUT_FILENO
+  ) throws -> pid_t {
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO)
+    posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO)
+    var words = ([executable] + arguments).map { strdup($0) } + [nil]
+    var variables = ServerProcess.environment(with: environment).map { strdup($0) } + [nil]
+    defer { for word in words + variables { free(word) } }
+    var pid: pid_t = 0
+    let result = spawning.withLock { _ in posix_spawnp(&pid, executable, &actions, nil, &words, &variables) }
+    guard result == 0 else {
+      throw Failure(description: "can't start \(executable): \(String(cString: strerror(result)))")
+    }
+    return pid
   }
 
   private static func environment(with additions: [String: String]) -> [String] {
@@ -98,46 +123,40 @@ public final class ServerProcess: @unchecked Sendable {
     let result = waitpid(pid, &raw, options)
     if result == pid { status = raw & 0x7F == 0 ? (raw >> 8) & 0xFF : 128 + (raw & 0x7F) }
     if result < 0, errno == ECHILD { status = -1 }
+    if status != nil { loosen() }
     return status != nil
   }
 
-  // MARK: What a test run that ends early leaves behind
-
-  /// Touched with `mutex` held, and when the process ends.
-  nonisolated(unsafe) private static var started: [pid_t] = []
-  nonisolated(unsafe) private static var mutex = pthread_mutex_t()
-
-  private static func endWithTheTests(_ pid: pid_t) {
-    pthread_mutex_lock(&mutex)
-    defer { pthread_mutex_unlock(&mutex) }
-    if started.isEmpty { atexit { ServerProcess.endAll() } }
-    started.append(pid)
-  }
-
-  /// Only our own children that were not waited for: a pid that was is free for others.
-  private static func endAll() {
-    for pid in started where waitpid(pid, nil, WNOHANG) == 0 { Glibc.kill(pid, SIGKILL) }
+  /// The pid is free for others from now on: the sentry ends without a kill.
+  private func loosen() {
+    _ = write(leash, "\n", 1)
+    close(leash)
+    waitpid(sentry, nil, 0)
   }
 }
 
-/// A TCP port of 127.0.0.1 that was free a moment ago: a random one below those that the kernel gives to clients, so that
-/// neither a connection nor another test takes it before its server does.
+private let givenPorts = Mutex(Set<UInt16>())
+
+/// A TCP port of 127.0.0.1 that was free a moment ago, another at each call; below those that the kernel gives to
+/// connections, so that none of them takes it meanwhile.
 public func freePort() -> UInt16 {
-  while true {
+  for _ in 0..<1000 {
     let port = UInt16.random(in: 15_000..<32_000)
+    guard givenPorts.withLock({ $0.insert(port).inserted }) else { continue }
     let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
     defer { close(descriptor) }
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
     address.sin_port = port.bigEndian
-    let result = withUnsafeMutablePointer(to: &address) {
+    let result = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
         bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
       }
     }
     if result == 0 { return port }
   }
+  return 0
 }
 
 /// A new directory below the system's temporary one; whoever makes it removes it.
