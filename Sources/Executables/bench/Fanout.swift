@@ -47,7 +47,7 @@ struct Fanout {
       let batch = min(backlog, left)
       left -= batch
       let start = EventLoop.monotonicNanoseconds()
-      for _ in 0..<batch { _ = try await jobs.submit(request(text)) }
+      try await submit(batch, text, jobs, loop)
       expected += batch * streams
       try await fleet.awaitDeliveries(expected)
       milliseconds.append(Double(EventLoop.monotonicNanoseconds() - start) / 1e6)
@@ -55,6 +55,22 @@ struct Fanout {
     let after = try ProcessFigures(of: pid)
     report(before, after, milliseconds.sorted())
     fleet.close()
+  }
+
+  /// Submits all at once: one after the other, each would wait for the deliveries of the one before.
+  private func submit(_ count: Int, _ text: String, _ jobs: PushV1.JobServiceClient, _ loop: EventLoop) async throws {
+    let done = Wakeup()
+    var left = count
+    var failure: (any Error)?
+    for _ in 0..<count {
+      loop.spawn {
+        do { _ = try await jobs.submit(request(text)) } catch { failure = error }
+        left -= 1
+        if left == 0 { done.fire() }
+      }
+    }
+    while left > 0 { await done.wait() }
+    if let failure { throw failure }
   }
 
   private func request(_ text: String) -> PushV1.SubmitRequest {

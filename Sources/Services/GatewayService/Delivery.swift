@@ -7,11 +7,13 @@ internal import Telemetry
 /// Brings records to the streams of this node. Belongs to its loop.
 final class Delivery {
   private unowned let node: GatewayNode
+  private let fanOut: FanOut
   private var missed: [PushRecord] = []
   private var isRerouting = false
 
   init(node: GatewayNode) {
     self.node = node
+    fanOut = FanOut(node: node)
   }
 
   /// Delivers a record that was for this node, or for all.
@@ -22,7 +24,7 @@ final class Delivery {
       guard !write(record, to: client) else { return }
       node.metrics.missed.increment()
       reroute(record)
-    case .all: fanOut(record)
+    case .all: fanOut.add(record)
     case .moved(let client, let epoch):
       guard let stream = node.streams[client], (stream.session.epoch ?? epoch) < epoch else { return }
       stream.replace()
@@ -43,29 +45,6 @@ final class Delivery {
     node.metrics.expired.increment()
     guard case .client(let client) = record.target, !record.jobID.isEmpty else { return }
     node.reports.step(record.jobID, client, to: .expired, RowFields(reason: "Its time to live ended on the way."))
-  }
-
-  // MARK: To all
-
-  /// Queues one encoded message on every stream that is open now, a slice of them per turn, so that a large fan-out
-  /// doesn't keep the loop from everything else.
-  private func fanOut(_ record: PushRecord) {
-    fanOut(record, EncodedMessage(payload: record.message), node.streams.all[...])
-  }
-
-  private func fanOut(_ record: PushRecord, _ message: EncodedMessage, _ streams: ArraySlice<ConnectStream>) {
-    var written = 0
-    for stream in streams.prefix(GatewayLimits.streamsPerTurn) where stream.send(message) {
-      written += 1
-      if record.isAtLeastOnce, !record.jobID.isEmpty, let client = stream.session.client {
-        node.reports.written(record.jobID, client, acknowledges: stream.session.acknowledges)
-      }
-    }
-    node.metrics.delivered.increment(by: written)
-    if !record.isAtLeastOnce, written > 0, !record.jobID.isEmpty { node.reports.written(record.jobID, count: written) }
-    let rest = streams.dropFirst(GatewayLimits.streamsPerTurn)
-    guard !rest.isEmpty else { return }
-    node.loop.schedule(after: .zero) { [unowned self] in fanOut(record, message, rest) }
   }
 
   // MARK: Clients that are not here

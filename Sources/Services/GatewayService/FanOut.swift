@@ -1,0 +1,71 @@
+internal import GRPC
+internal import Reactor
+internal import Routing
+internal import Telemetry
+
+/// Queues messages for all on every stream that is open. Belongs to the node's loop.
+///
+/// A pass takes all messages that wait and walks the streams, a slice of them per turn, so that a large fan-out doesn't
+/// keep the loop from everything else. What comes meanwhile waits for the next pass. So messages keep their order, and a
+/// backlog costs each stream one write and not one per message.
+final class FanOut {
+  private struct Message {
+    let record: PushRecord
+    let encoded: EncodedMessage
+    var written = 0
+  }
+  private unowned let node: GatewayNode
+  private var waiting: [Message] = []
+  private var batch: [Message] = []
+  private var streams: ArraySlice<ConnectStream> = []
+  private var isRunning = false
+
+  init(node: GatewayNode) {
+    self.node = node
+  }
+
+  /// Takes a record in for every stream that is open when its pass begins.
+  func add(_ record: PushRecord) {
+    waiting.append(Message(record: record, encoded: EncodedMessage(payload: record.message)))
+    guard !isRunning else { return }
+    isRunning = true
+    turn()
+  }
+
+  private func turn() {
+    if batch.isEmpty {
+      batch = waiting
+      waiting = []
+      streams = node.streams.all[...]
+    }
+    serveSlice()
+    if streams.isEmpty { endPass() }
+    isRunning = !batch.isEmpty || !waiting.isEmpty
+    if isRunning { node.loop.schedule(after: .zero) { [unowned self] in turn() } }
+  }
+
+  private func serveSlice() {
+    for stream in streams.prefix(GatewayLimits.streamsPerTurn) {
+      for index in batch.indices where stream.send(batch[index].encoded) {
+        batch[index].written += 1
+        report(batch[index].record, to: stream)
+      }
+    }
+    streams = streams.dropFirst(GatewayLimits.streamsPerTurn)
+  }
+
+  private func report(_ record: PushRecord, to stream: ConnectStream) {
+    guard record.isAtLeastOnce, !record.jobID.isEmpty, let client = stream.session.client else { return }
+    node.reports.written(record.jobID, client, acknowledges: stream.session.acknowledges)
+  }
+
+  private func endPass() {
+    for message in batch where message.written > 0 {
+      node.metrics.delivered.increment(by: message.written)
+      if !message.record.isAtLeastOnce, !message.record.jobID.isEmpty {
+        node.reports.written(message.record.jobID, count: message.written)
+      }
+    }
+    batch = []
+  }
+}
