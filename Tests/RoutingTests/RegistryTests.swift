@@ -161,4 +161,27 @@ import Testing
       #expect(try await registry.nodes().items.map(\.id) == ["a"])
     }
   }
+
+  /// The list is read all the time while clients register, each time with scripts that Redis doesn't know yet.
+  @Test func readingTheListLosesNobodyWhoRegisters() async throws {
+    try await withRedis { loop, redis in
+      let other = RedisClient(loop: loop, address: redis.address)
+      defer { other.close() }
+      try await other.connect()
+      let (registry, reader) = (Registry(redis), Registry(other))
+      let epoch = try await Self.acquire(registry, "a")
+      var isRegistering = true
+      let reading = loop.spawn {
+        while isRegistering { _ = try? await reader.clients(after: "", limit: 1000) }
+      }
+      let clients = (100..<200).map { "c\($0)" }
+      for client in clients {
+        _ = try await redis.send("SCRIPT", "FLUSH")
+        _ = try await registry.register(Self.registration(client, on: "a", epoch))
+      }
+      isRegistering = false
+      await reading.value
+      #expect(try await reader.clients(after: "", limit: 1000).items.map(\.record.id) == clients)
+    }
+  }
 }

@@ -37,12 +37,12 @@ public final class Registry {
       registration.peer, Registry.lifetime,
     ]
     for (name, value) in registration.tags { arguments += [name, value] }
-    let replies = await store.all([
-      .script(RegistryScripts.register, keys: [Key.client(registration.client)], arguments),
-      .command(["ZADD", Key.clients, "0", registration.client]),
-    ])
-    _ = try replies[1].get()
-    let answer = try replies[0].get().elements
+    let answer = try await store.one(
+      .script(RegistryScripts.register, keys: [Key.client(registration.client)], arguments)
+    ).elements
+    // After the record, not beside it: while Redis doesn't know the script yet, the entry would come first, and a reader
+    // of the list takes out entries without a record.
+    _ = try await store.one(.command(["ZADD", Key.clients, "0", registration.client]))
     guard answer.count == 4 else { throw RoutingError(.corrupt, "Redis answered a registration with something else.") }
     return Registered(
       epoch: answer[0].number, previousNode: answer[1].text, previousEpoch: answer[2].number,

@@ -34,7 +34,7 @@ extension Registry {
       let isOnline = record.isHeld(by: nodes[record.node])
       if isOnline || !onlineOnly { items.append(ListedClient(record: record, isOnline: isOnline)) }
     }
-    await forget(zip(ids, records).compactMap { $1 == nil ? $0 : nil }, in: Key.clients)
+    await forget(zip(ids, records).compactMap { $1 == nil ? $0 : nil })
     return Page(items: items, next: next)
   }
 
@@ -55,10 +55,13 @@ extension Registry {
     return (ids, ids.count == limit ? ids.last : nil)
   }
 
-  /// Takes ids without a record out of an index. A client that registers at this moment is put back by its next
-  /// registration; until then it is reachable, and only missing from lists.
-  private func forget(_ ids: [String], in index: String) async {
+  /// Takes clients without a record out of the list, and puts those back that have registered meanwhile: a record is
+  /// written before its entry, so whoever isn't seen here comes after this with an entry of its own.
+  private func forget(_ ids: [String]) async {
     guard !ids.isEmpty else { return }
-    _ = await store.all([.command(["ZREM", index] + ids)])
+    _ = await store.all([.command(["ZREM", Key.clients] + ids)])
+    guard let records = try? await records(of: ids) else { return }
+    let returned = records.compactMap { $0?.id }
+    if !returned.isEmpty { _ = await store.all([.command(["ZADD", Key.clients] + returned.flatMap { ["0", $0] })]) }
   }
 }
