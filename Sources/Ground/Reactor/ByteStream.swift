@@ -174,6 +174,11 @@ public final class ByteStream: ReadinessHandler, TurnEnding {
     withExtendedLifetime(self) {
       if events.contains(.write) { flushAndTell() }
       guard isOpen, !events.isDisjoint(with: [.read, .failed]) else { return }
+      // Reported unasked and level-triggered: while reading is off nothing else would take it away.
+      if !isReading, !events.isDisjoint(with: .failed) {
+        let code = Sockets.takeError(descriptor)
+        return end(code == 0 ? nil : IOError(code: code, call: "recv"))
+      }
       readWhatIsThere()
     }
   }

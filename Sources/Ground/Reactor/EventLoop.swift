@@ -134,7 +134,8 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
   @discardableResult
   public func schedule(after delay: Duration, _ work: @escaping () -> Void) -> LoopTimer {
     assertCurrent()
-    return timers.add(deadline: EventLoop.monotonicNanoseconds() &+ max(0, delay.nanoseconds), work)
+    let (deadline, isNever) = EventLoop.monotonicNanoseconds().addingReportingOverflow(max(0, delay.nanoseconds))
+    return timers.add(deadline: isNever ? .max : deadline, work)
   }
 
   /// Calls `observer.turnEnded()` once, at the end of this turn. On the loop only.

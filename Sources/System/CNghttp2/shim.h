@@ -3,33 +3,43 @@
 #include <nghttp2/nghttp2.h>
 #include <stdlib.h>
 
-// A session allocates its outgoing frame buffer with exactly this request (NGHTTP2_FRAMEBUF_CHUNKLEN: header block of
-// 16,384 bytes, its frame header and one byte of padding length) and keeps it for life. A frame lies in it only between
-// two calls on the session when nghttp2_session_mem_send left it half given away, which it never does to us: we copy what
-// it returns at once, and the next call finishes the frame. So all sessions of one thread can share one such buffer.
+// A session allocates its outgoing frame buffer as it is made, with exactly this request (NGHTTP2_FRAMEBUF_CHUNKLEN: a
+// header block of 16,384 bytes, a frame header and one byte of padding length), and keeps it for life. What lies in it
+// between two calls on the session is never read again: we copy what nghttp2_session_mem_send returns at once, and the next
+// call finishes the frame. So all sessions of one thread can share one such buffer.
+//
+// It is lent only while a session is being made: later a peer chooses the sizes that are asked for (the value of a header
+// is allocated with its length).
 enum { FP_FRAME_BUFFER_BYTES = 16384 + 9 + 1 };
 
-static inline void *fp_malloc(size_t size, void *shared) {
-  return size == FP_FRAME_BUFFER_BYTES ? shared : malloc(size);
+struct fp_frame_buffer {
+  int is_lending;
+  _Alignas(16) unsigned char bytes[FP_FRAME_BUFFER_BYTES];
+};
+
+static inline void fp_lend(void *user, int is_lending) { ((struct fp_frame_buffer *)user)->is_lending = is_lending; }
+
+static inline void *fp_malloc(size_t size, void *user) {
+  struct fp_frame_buffer *shared = user;
+  return shared->is_lending && size == FP_FRAME_BUFFER_BYTES ? shared->bytes : malloc(size);
 }
-static inline void fp_free(void *memory, void *shared) {
-  if (memory != shared) free(memory);
+static inline void fp_free(void *memory, void *user) {
+  if (memory != ((struct fp_frame_buffer *)user)->bytes) free(memory);
 }
-static inline void *fp_calloc(size_t count, size_t size, void *shared) {
-  (void)shared;
+static inline void *fp_calloc(size_t count, size_t size, void *user) {
+  (void)user;
   return calloc(count, size);
 }
-static inline void *fp_realloc(void *memory, size_t size, void *shared) {
-  if (memory == shared && memory) {
-    // Leaving the shared buffer: the frame that lies in it moves out.
-    void *own = malloc(size);
-    if (own) __builtin_memcpy(own, shared, size < FP_FRAME_BUFFER_BYTES ? size : FP_FRAME_BUFFER_BYTES);
-    return own;
-  }
-  return realloc(memory, size);
+static inline void *fp_realloc(void *memory, size_t size, void *user) {
+  struct fp_frame_buffer *shared = user;
+  if (memory != shared->bytes) return realloc(memory, size);
+  // Leaving the shared buffer: the frame that lies in it moves out.
+  void *own = malloc(size);
+  if (own) __builtin_memcpy(own, shared->bytes, size < FP_FRAME_BUFFER_BYTES ? size : FP_FRAME_BUFFER_BYTES);
+  return own;
 }
-static inline nghttp2_mem fp_shared_frame_buffer(void *shared) {
-  nghttp2_mem memory = {shared, fp_malloc, fp_free, fp_calloc, fp_realloc};
+static inline nghttp2_mem fp_shared_frame_buffer(void *user) {
+  nghttp2_mem memory = {user, fp_malloc, fp_free, fp_calloc, fp_realloc};
   return memory;
 }
 
@@ -37,5 +47,3 @@ static inline int32_t fp_frame_stream_id(const nghttp2_frame *frame) { return fr
 static inline uint8_t fp_frame_type(const nghttp2_frame *frame) { return frame->hd.type; }
 static inline uint8_t fp_frame_flags(const nghttp2_frame *frame) { return frame->hd.flags; }
 static inline nghttp2_headers_category fp_headers_category(const nghttp2_frame *frame) { return frame->headers.cat; }
-static inline int32_t fp_goaway_last_stream(const nghttp2_frame *frame) { return frame->goaway.last_stream_id; }
-static inline size_t fp_data_padding(const nghttp2_frame *frame) { return frame->data.padlen; }

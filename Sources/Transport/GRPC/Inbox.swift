@@ -50,9 +50,14 @@ struct Inbox {
   mutating func take() -> (payload: Bytes, credit: Int)? {
     guard head < messages.count else { return nil }
     let message = messages[head]
+    // A taker that never catches up would keep all that it ever took.
+    messages[head] = Message(payload: Bytes(), owed: 0)
     head += 1
     if head == messages.count {
       messages.removeAll(keepingCapacity: true)
+      head = 0
+    } else if head > 256 {
+      messages.removeFirst(head)
       head = 0
     }
     return (message.payload, message.owed)

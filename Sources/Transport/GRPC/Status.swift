@@ -67,7 +67,7 @@ public struct Status: Error, Sendable, Equatable, CustomStringConvertible {
   /// The trailers that carry this status.
   func trailers(_ metadata: Metadata) -> [(name: String, value: String)] {
     var fields = [(name: "grpc-status", value: String(code.rawValue))]
-    if !message.isEmpty { fields.append(("grpc-message", Status.percentEncoded(message))) }
+    if !message.isEmpty { fields.append(("grpc-message", Status.percentEncoded(message, limit: 2048))) }
     if !details.isEmpty { fields.append(("grpc-status-details-bin", Base64.unpadded(details))) }
     if let retryAfter {
       let (seconds, attoseconds) = max(.zero, retryAfter).components
@@ -89,16 +89,25 @@ public struct Status: Error, Sendable, Equatable, CustomStringConvertible {
   }
 
   /// RFC 3986's form of everything outside of printable ASCII, and of `%`.
-  static func percentEncoded(_ text: String) -> String {
+  ///
+  /// - Parameter limit: the most bytes of the result; the rest of the text is cut off.
+  static func percentEncoded(_ text: String, limit: Int = .max) -> String {
     let isPlain = text.utf8.allSatisfy { $0 >= 0x20 && $0 <= 0x7E && $0 != UInt8(ascii: "%") }
-    if isPlain { return text }
+    if isPlain, text.utf8.count <= limit { return text }
     let digits = Array("0123456789ABCDEF".utf8)
     var encoded: [UInt8] = []
-    for byte in text.utf8 {
-      if byte >= 0x20, byte <= 0x7E, byte != UInt8(ascii: "%") {
-        encoded.append(byte)
-      } else {
-        encoded += [UInt8(ascii: "%"), digits[Int(byte >> 4)], digits[Int(byte & 15)]]
+    for scalar in text.unicodeScalars {
+      let start = encoded.count
+      for byte in String(scalar).utf8 {
+        if byte >= 0x20, byte <= 0x7E, byte != UInt8(ascii: "%") {
+          encoded.append(byte)
+        } else {
+          encoded += [UInt8(ascii: "%"), digits[Int(byte >> 4)], digits[Int(byte & 15)]]
+        }
+      }
+      if encoded.count > limit {
+        encoded.removeSubrange(start...)
+        break
       }
     }
     return String(decoding: encoded, as: UTF8.self)

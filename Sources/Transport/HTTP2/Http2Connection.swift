@@ -246,7 +246,11 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
     depth -= 1
     sendAssembled()
     guard !isEnding else { return finish() }
+    // A handler may close the connection: the session has to outlive the notices.
+    depth += 1
     noticeRoom()
+    depth -= 1
+    guard !isEnding else { return finish() }
     if nghttp2_session_want_read(session) == 0, nghttp2_session_want_write(session) == 0, socket.pendingBytes == 0 {
       fail(nil)
     }

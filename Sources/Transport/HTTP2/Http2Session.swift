@@ -17,6 +17,7 @@ extension Http2Connection {
     nghttp2_session_callbacks_set_on_header_callback(callbacks, onHeader)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, onFrameReceived)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, onFrameSent)
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, onFrameNotSent)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, onDataChunk)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, onStreamClose)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, onSendData)
@@ -32,6 +33,8 @@ extension Http2Connection {
     nghttp2_option_set_max_send_header_block_length(option, 16 * 1024)
 
     var memory = fp_shared_frame_buffer(loop.frameBuffer)
+    fp_lend(loop.frameBuffer, 1)
+    defer { fp_lend(loop.frameBuffer, 0) }
     var session: OpaquePointer?
     let user = Unmanaged.passUnretained(self).toOpaque()
     let result =
@@ -163,6 +166,19 @@ private func onFrameSent(
     return 0
   }
   nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, NGHTTP2_NO_ERROR.rawValue)
+  return 0
+}
+
+/// nghttp2 drops a response or trailers that are over the header block limit; without a reset the peer would wait for ever.
+private func onFrameNotSent(
+  _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ error: Int32, _ user: UnsafeMutableRawPointer?
+) -> Int32 {
+  guard let frame, UInt32(fp_frame_type(frame)) == NGHTTP2_HEADERS.rawValue,
+    fp_headers_category(frame) != NGHTTP2_HCAT_REQUEST, error != NGHTTP2_ERR_STREAM_CLOSED.rawValue,
+    error != NGHTTP2_ERR_STREAM_CLOSING.rawValue
+  else { return 0 }
+  nghttp2_submit_rst_stream(
+    session, UInt8(NGHTTP2_FLAG_NONE.rawValue), fp_frame_stream_id(frame), NGHTTP2_INTERNAL_ERROR.rawValue)
   return 0
 }
 

@@ -59,6 +59,8 @@ public final class Channel {
     _ method: Method<Q, R>, _ request: Q, options: CallOptions = CallOptions()
   ) async throws -> R {
     let stream = try await open(method.path, options)
+    // No effect on a call that has its status; one that goes on after an error here has nobody to end it.
+    defer { stream.cancel() }
     try await stream.send(EncodedMessage(request))
     stream.finishSending()
     return try decode(try await stream.only(), as: R.self)
@@ -121,6 +123,7 @@ public final class Channel {
       let descriptor = try await loop.connect(to: target, timeout: options.connectTimeout)
       connection = try Http2Connection(
         role: .client, loop: loop, descriptor: descriptor, options: options.http2, handler: self)
+      if isClosed { connection?.closeNow() }
     } catch {
       let status = Status(.unavailable, "can't connect to \(target): \(error)")
       failure = status

@@ -51,7 +51,8 @@ public final class ServerCall: Http2StreamHandler {
       do throws(Status) { try interceptor.callStarted(context) } catch { return finish(error) }
     }
     if let timeout {
-      context.deadline = context.startedAt &+ timeout.nanoseconds
+      let (deadline, isNever) = context.startedAt.addingReportingOverflow(timeout.nanoseconds)
+      context.deadline = isNever ? .max : deadline
       // The timer holds the call until it fires or the call's end cancels it.
       deadlineTimer = context.loop.schedule(after: timeout) {
         self.end(with: Status(.deadlineExceeded, "the call's deadline of \(timeout) has passed"))
