@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import queue
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,8 +19,8 @@ import urllib.request
 import grpc
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
-for folder in ["ops/lib", ".build/stubs/ours", ".build/stubs/seeds"]:
-    sys.path.insert(0, os.path.join(ROOT, folder))
+for source in ["ops/lib", ".build/stubs/ours", ".build/stubs/seeds"]:
+    sys.path.insert(0, os.path.join(ROOT, source))
 
 import file_service_pb2  # noqa: E402  (the paths are set above)
 import file_service_pb2_grpc  # noqa: E402
@@ -36,6 +38,17 @@ CONFIGURATION = os.environ.get("FLEETPUSH_TEST_CONFIGURATION", "debug")
 PROGRAMS = os.path.join(ROOT, ".build", CONFIGURATION)
 CLUSTER = os.path.join(ROOT, "ops", "cluster")
 SECONDS = 20  # No single answer may take longer.
+WORK = os.path.join(ROOT, ".build", "test-work")  # Folders of clusters and agents; what an earlier run left goes.
+
+# Past its time the test command sends SIGTERM: end as usual, so that the clusters are stopped.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+shutil.rmtree(WORK, ignore_errors=True)
+
+
+def folder(prefix):
+    """A new folder for a cluster or an agent."""
+    os.makedirs(WORK, exist_ok=True)
+    return tempfile.mkdtemp(prefix=prefix + "-", dir=WORK)
 
 
 class Ours:
@@ -60,7 +73,7 @@ class Cluster:
     """A cluster of ops/cluster in a folder of its own; its servers as `up --json` prints them."""
 
     def __init__(self, *options):
-        self.directory = tempfile.mkdtemp(prefix="fleetpush-test-")
+        self.directory = folder("cluster")
         self.channels = []
         atexit.register(self.down)
         self.info = json.loads(self.run("up", "--configuration", CONFIGURATION, *options, "--json").stdout)
