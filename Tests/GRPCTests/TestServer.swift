@@ -41,7 +41,7 @@ final class TestServer {
     _ loop: EventLoop, options: ServerOptions = ServerOptions(), client: ChannelOptions = ChannelOptions(),
     interceptors: [any ServerInterceptor] = []
   ) async throws -> TestServer {
-    final class Late { var server: TestServer? }
+    final class Late { weak var server: TestServer? }
     let late = Late()
     var router = Router()
     router.unary(Echo.unary) { request, context in

@@ -154,4 +154,74 @@ import Testing
     #expect(status == "200")
     #expect(late)
   }
+
+  @Test func headersAsLongAsTheFrameBufferShareNothing() async throws {
+    // nghttp2 allocates a header's value with 41 bytes beside it: this length asks for as much as a frame buffer.
+    let length = 16_394 - 41
+    let loop = try EventLoop.start(name: "long-headers")
+    defer { loop.stop() }
+    let resets = try await loop.run {
+      let ends = socketPair()
+      let server = try Endpoint(.server, loop, ends.1, Http2Options())
+      var bytes = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + [0, 0, 0, 4, 0, 0, 0, 0, 0]
+      for id: UInt8 in [1, 3, 5] {
+        // POST, http, /, and a literal that isn't indexed, its value not Huffman coded: 127 + 7-bit groups.
+        var block: [UInt8] = [0x83, 0x86, 0x84, 0x00, 1, UInt8(ascii: "x")]
+        let rest = length - 127
+        block += [127, UInt8(rest & 127) | 128, UInt8(rest >> 7)] + Array(repeating: UInt8(ascii: "y"), count: length)
+        bytes += [0, UInt8(block.count >> 8), UInt8(block.count & 255), 1, 5, 0, 0, 0, id] + block
+      }
+      var sent = 0
+      while sent < bytes.count {
+        sent += max(0, bytes[sent...].withUnsafeBytes { send(ends.0, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) })
+        try await loop.sleep(for: .milliseconds(1))
+      }
+      var answer = [UInt8](repeating: 0, count: 4096)
+      var count = 0
+      var resets = 0
+      while resets < 3, server.connection?.isOpen == true {
+        try await loop.sleep(for: .milliseconds(1))
+        count += max(0, answer[count...].withUnsafeMutableBytes { recv(ends.0, $0.baseAddress, $0.count, 0) })
+        resets = frameTypes(answer[..<count]).filter { $0 == 3 }.count
+      }
+      close(ends.0)
+      return resets
+    }
+    // Over the limit of a header list: each stream is reset, and the connection goes on.
+    #expect(resets == 3)
+  }
+
+  private func frameTypes(_ bytes: ArraySlice<UInt8>) -> [UInt8] {
+    var types: [UInt8] = []
+    var rest = bytes
+    while rest.count >= 9 {
+      let start = rest.startIndex
+      let length = Int(rest[start]) << 16 | Int(rest[start + 1]) << 8 | Int(rest[start + 2])
+      types.append(rest[start + 3])
+      rest = rest.dropFirst(9 + length)
+    }
+    return types
+  }
+
+  @Test func aHandlerMayCloseTheConnectionWhenItHearsOfRoom() async throws {
+    final class Closing: Http2StreamHandler {
+      var close: () -> Void = {}
+      func streamReceivedHeaders(_ headers: HeaderList) {}
+      func streamReceivedData(_ bytes: UnsafeRawBufferPointer) {}
+      func streamReceivedTrailers(_ trailers: HeaderList) {}
+      func streamReceivedEnd() {}
+      func streamWritable() { close() }
+      func streamClosed(_ code: Http2ErrorCode) {}
+    }
+    let isClosed = try await withPair { client, _, _ in
+      await client.wait { client.isReady }
+      let handler = Closing()
+      handler.close = { client.connection?.closeNow() }
+      let stream = try client.connection?.open(requestBlock, [], handler: handler)
+      stream?.write(Bytes([UInt8](repeating: 1, count: 100_000)))
+      await client.wait { client.isClosed }
+      return client.isClosed
+    }
+    #expect(isClosed)
+  }
 }

@@ -1,4 +1,5 @@
 import Bytes
+import Glibc
 import Reactor
 import Synchronization
 import Testing
@@ -92,6 +93,19 @@ import Testing
     loop.stop()
   }
 
+  @Test func aResetWhileReadingIsOffClosesAndDoesNotSpin() async throws {
+    let loop = try EventLoop.start(name: "paused")
+    defer { loop.stop() }
+    let isOpen = try await loop.run {
+      let pair = try await Pair(loop: loop)
+      pair.server.stream?.setReading(false)
+      pair.resetClient()
+      await pair.server.closed.wait()
+      return pair.server.stream?.isOpen
+    }
+    #expect(isOpen == false)
+  }
+
   @Test func connectingToNobodyFails() async throws {
     let loop = try EventLoop.start(name: "nobody")
     await #expect(throws: IOError.self) {
@@ -177,5 +191,39 @@ private final class Client: ByteStreamHandler {
   func streamClosed(_ error: IOError?) {
     continuation?.resume(throwing: error ?? IOError(code: 0, call: "closed"))
     continuation = nil
+  }
+}
+
+/// A connected pair: a stream on the server's side, a bare descriptor on the client's.
+private final class Pair {
+  final class Side: ByteStreamHandler {
+    var stream: ByteStream?
+    let closed = Wakeup()
+    func streamReceived(_ bytes: UnsafeRawBufferPointer) {}
+    func streamDrained() {}
+    func streamClosed(_ error: IOError?) { closed.fire() }
+  }
+  let server = Side()
+  private let client: Int32
+
+  init(loop: EventLoop) async throws {
+    let accepted = Wakeup()
+    var descriptor: Int32 = -1
+    let address = try SocketAddress.resolve(HostPort(host: "127.0.0.1", port: 0))[0]
+    let listener = try Listener(loop: loop, address: address) { accept, _ in
+      descriptor = accept
+      accepted.fire()
+    }
+    client = try await loop.connect(
+      to: HostPort(host: "127.0.0.1", port: listener.address.port), timeout: .seconds(5))
+    if descriptor < 0 { await accepted.wait() }
+    listener.close()
+    server.stream = try ByteStream(loop: loop, descriptor: descriptor, handler: server)
+  }
+
+  func resetClient() {
+    var now = linger(l_onoff: 1, l_linger: 0)
+    setsockopt(client, SOL_SOCKET, SO_LINGER, &now, socklen_t(MemoryLayout<linger>.size))
+    close(client)
   }
 }

@@ -87,6 +87,7 @@ private final class BlockingQueue: @unchecked Sendable {
     defer { pthread_mutex_unlock(mutex) }
     while head == calls.count { pthread_cond_wait(filled, mutex) }
     let call = calls[head]
+    calls[head] = {}
     head += 1
     if head == calls.count || head > 1024 {
       calls.removeFirst(head)

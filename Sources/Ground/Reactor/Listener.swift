@@ -35,11 +35,11 @@ public final class Listener: ReadinessHandler {
       try system("bind \(address)") { address.withPointer { bind(descriptor, $0, $1) } }
       try system("listen") { listen(descriptor, Listener.backlog) }
       self.address = try Sockets.localAddress(descriptor)
+      registration = try loop.register(descriptor, .read, self)
     } catch {
       Sockets.close(descriptor)
       throw error
     }
-    registration = try loop.register(descriptor, .read, self)
   }
 
   deinit { close() }

@@ -3,13 +3,14 @@
 #include <nghttp2/nghttp2.h>
 #include <stdlib.h>
 
-// A session allocates its outgoing frame buffer as it is made, with exactly this request (NGHTTP2_FRAMEBUF_CHUNKLEN: a
-// header block of 16,384 bytes, a frame header and one byte of padding length), and keeps it for life. What lies in it
-// between two calls on the session is never read again: we copy what nghttp2_session_mem_send returns at once, and the next
-// call finishes the frame. So all sessions of one thread can share one such buffer.
+// A session reserves its outgoing frame buffer as it is made, by a realloc of nothing to exactly this size
+// (NGHTTP2_FRAMEBUF_CHUNKLEN: a header block of 16,384 bytes, a frame header and one byte of padding length), and keeps it
+// for life. In a server's session what lies in it between two calls is never read again: we copy what
+// nghttp2_session_mem_send returns at once, and the next call finishes the frame. So all server sessions of one thread can
+// share one such buffer. A client's session keeps its connection preface in it until the first output: it has its own.
 //
-// It is lent only while a session is being made: later a peer chooses the sizes that are asked for (the value of a header
-// is allocated with its length).
+// The buffer is lent only while a session is being made: later a peer chooses the sizes that are asked for (the value of a
+// header is allocated with its length).
 enum { FP_FRAME_BUFFER_BYTES = 16384 + 9 + 1 };
 
 struct fp_frame_buffer {
@@ -20,8 +21,8 @@ struct fp_frame_buffer {
 static inline void fp_lend(void *user, int is_lending) { ((struct fp_frame_buffer *)user)->is_lending = is_lending; }
 
 static inline void *fp_malloc(size_t size, void *user) {
-  struct fp_frame_buffer *shared = user;
-  return shared->is_lending && size == FP_FRAME_BUFFER_BYTES ? shared->bytes : malloc(size);
+  (void)user;
+  return malloc(size);
 }
 static inline void fp_free(void *memory, void *user) {
   if (memory != ((struct fp_frame_buffer *)user)->bytes) free(memory);
@@ -32,6 +33,7 @@ static inline void *fp_calloc(size_t count, size_t size, void *user) {
 }
 static inline void *fp_realloc(void *memory, size_t size, void *user) {
   struct fp_frame_buffer *shared = user;
+  if (!memory && shared->is_lending && size == FP_FRAME_BUFFER_BYTES) return shared->bytes;
   if (memory != shared->bytes) return realloc(memory, size);
   // Leaving the shared buffer: the frame that lies in it moves out.
   void *own = malloc(size);

@@ -45,6 +45,15 @@ public struct HeaderList: Sendable {
     return isEqual(at: Int(field.start + field.nameLength), to: prefix)
   }
 
+  /// Whether the content type is this one, with or without a suffix (`+proto`) or parameters (`;…`); makes no string.
+  public func mediaType(isOf type: StaticString) -> Bool {
+    guard let index = index(of: "content-type"), value(of: "content-type", hasPrefix: type) else { return false }
+    let field = fields[index]
+    guard Int(field.valueLength) > type.utf8CodeUnitCount else { return true }
+    let next = storage[Int(field.start + field.nameLength) + type.utf8CodeUnitCount]
+    return next == UInt8(ascii: "+") || next == UInt8(ascii: ";") || next == UInt8(ascii: " ")
+  }
+
   public func contains(_ name: StaticString) -> Bool { index(of: name) != nil }
 
   private func index(of name: StaticString) -> Int? {

@@ -174,7 +174,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
     guard isEnding, let session else { return }
     self.session = nil
     nghttp2_session_del(session)
-    for stream in streams.values { close(stream, .internalError) }
+    for stream in streams.values { close(stream, .connectionLost) }
     streams = [:]
     let handler = self.handler
     self.handler = nil

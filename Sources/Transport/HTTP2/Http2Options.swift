@@ -1,7 +1,8 @@
 /// The limits of a connection; each is enforced as its line says.
 public struct Http2Options: Sendable {
-  /// Streams that the peer may have open at once; more are refused with REFUSED_STREAM.
-  public var maxConcurrentStreams: UInt32 = 1_000
+  /// Streams that the peer may have open at once; more are refused, and a peer that knows this limit and passes it all the
+  /// same loses its connection. What a peer can make us hold is this number times the stream's window.
+  public var maxConcurrentStreams: UInt32 = 128
   /// Bytes that the peer may send on a stream ahead of its handler (SETTINGS_INITIAL_WINDOW_SIZE).
   public var streamWindowBytes: Int32 = 1 << 20
   /// Bytes that the peer may send on the connection ahead of its being read.
@@ -33,6 +34,8 @@ public struct Http2ErrorCode: RawRepresentable, Equatable, Sendable {
   public static let flowControlError = Http2ErrorCode(rawValue: 3)
   public static let refusedStream = Http2ErrorCode(rawValue: 7)
   public static let cancel = Http2ErrorCode(rawValue: 8)
+  /// Not of the RFC: the connection has ended under the stream.
+  public static let connectionLost = Http2ErrorCode(rawValue: .max)
   public static let enhanceYourCalm = Http2ErrorCode(rawValue: 11)
 }
 

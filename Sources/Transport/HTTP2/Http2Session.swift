@@ -33,7 +33,7 @@ extension Http2Connection {
     nghttp2_option_set_max_send_header_block_length(option, 16 * 1024)
 
     var memory = fp_shared_frame_buffer(loop.frameBuffer)
-    fp_lend(loop.frameBuffer, 1)
+    fp_lend(loop.frameBuffer, role == .server ? 1 : 0)
     defer { fp_lend(loop.frameBuffer, 0) }
     var session: OpaquePointer?
     let user = Unmanaged.passUnretained(self).toOpaque()

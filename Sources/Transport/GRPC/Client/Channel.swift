@@ -47,7 +47,7 @@ public final class Channel {
   }
 
   /// Makes the connection ahead of the first call. - Throws: `Status` UNAVAILABLE.
-  public func connect() async throws { _ = try await connected() }
+  public func connect() async throws { _ = try await connected(within: nil) }
 
   /// Whether a connection stands.
   public var isConnected: Bool { connection?.isOpen ?? false }
@@ -88,47 +88,63 @@ public final class Channel {
   }
 
   private func open(_ path: String, _ options: CallOptions) async throws -> ClientStream {
-    let connection = try await connected()
-    return try ClientStream(connection, path: path, authority: target.description, options: options)
+    let start = EventLoop.monotonicNanoseconds()
+    let connection = try await connected(within: options.timeout)
+    // What connecting took is gone from the call's time.
+    let spent = Duration.nanoseconds(EventLoop.monotonicNanoseconds() - start)
+    do {
+      return try ClientStream(
+        connection, path: path, authority: target.description, timeout: options.timeout.map { max(.zero, $0 - spent) },
+        options: options)
+    } catch {
+      // The connection is closing, or its stream ids are used up: the next call makes a new one.
+      connectionGoingAway(connection)
+      throw error
+    }
   }
 
   // MARK: The connection
 
-  private func connected() async throws -> Http2Connection {
+  private func connected(within timeout: Duration?) async throws -> Http2Connection {
     loop.assertCurrent()
+    var isLate = false
     while true {
       if isClosed { throw Status(.unavailable, "the channel to \(target) is closed") }
       if let connection, connection.isOpen { return connection }
-      if isConnecting {
-        let made = Wakeup()
-        waiting.append(made)
-        await made.wait()
-        if let failure { throw failure }
-      } else {
-        try await makeConnection()
+      let made = Wakeup()
+      waiting.append(made)
+      if !isConnecting { loop.spawn { await self.makeConnection() } }
+      let timer = timeout.map { timeout in
+        loop.schedule(after: timeout) {
+          isLate = true
+          made.fire()
+        }
       }
+      await made.wait()
+      timer?.cancel()
+      if isLate { throw Status(.deadlineExceeded, "no connection to \(target) within the call's time") }
+      if let failure { throw failure }
     }
   }
 
-  private func makeConnection() async throws {
+  /// One attempt for all who wait; the first call starts it.
+  private func makeConnection() async {
+    guard !isConnecting else { return }
     isConnecting = true
     failure = nil
-    defer {
-      isConnecting = false
-      let waiting = self.waiting
-      self.waiting = []
-      for made in waiting { made.fire() }
-    }
     do {
       let descriptor = try await loop.connect(to: target, timeout: options.connectTimeout)
-      connection = try Http2Connection(
+      let connection = try Http2Connection(
         role: .client, loop: loop, descriptor: descriptor, options: options.http2, handler: self)
-      if isClosed { connection?.closeNow() }
+      self.connection = connection
+      if isClosed { connection.closeNow() }
     } catch {
-      let status = Status(.unavailable, "can't connect to \(target): \(error)")
-      failure = status
-      throw status
+      failure = Status(.unavailable, "can't connect to \(target): \(error)")
     }
+    isConnecting = false
+    let waiting = self.waiting
+    self.waiting = []
+    for made in waiting { made.fire() }
   }
 }
 

@@ -14,6 +14,7 @@ final class ClientStream: Http2StreamHandler {
   private(set) var trailers = Metadata()
   private var trailingStatus: Status?
   private var httpStatus = 200
+  private var hasFinishedSending = false
   private let arrival = Wakeup()
   private let room = Wakeup()
   private let headersArrival = Wakeup()
@@ -28,18 +29,19 @@ final class ClientStream: Http2StreamHandler {
   ]
 
   /// Opens the call. - Throws: `Status` UNAVAILABLE when the connection takes no stream.
-  init(_ connection: Http2Connection, path: String, authority: String, options: CallOptions) throws {
+  init(_ connection: Http2Connection, path: String, authority: String, timeout: Duration?, options: CallOptions) throws
+  {
     loop = connection.loop
     inbox = Inbox(limit: options.maxResponseBytes)
     var fields = [HeaderField(":path", path), HeaderField(":authority", authority)] + ClientStream.requestFields
-    if let timeout = options.timeout { fields.append(HeaderField("grpc-timeout", Timeouts.encode(timeout))) }
+    if let timeout { fields.append(HeaderField("grpc-timeout", Timeouts.encode(timeout))) }
     fields += options.metadata.headerFields
     do {
       stream = try connection.open(ClientStream.requestBlock, fields, handler: self)
     } catch {
       throw Status(.unavailable, "\(error)")
     }
-    if let timeout = options.timeout {
+    if let timeout {
       deadline = loop.schedule(after: timeout) { [weak self] in
         self?.abandon(Status(.deadlineExceeded, "no answer within \(timeout)"))
       }
@@ -62,7 +64,10 @@ final class ClientStream: Http2StreamHandler {
     if let status, status.code != .ok { throw status }
   }
 
-  func finishSending() { stream?.end() }
+  func finishSending() {
+    hasFinishedSending = true
+    stream?.end()
+  }
 
   /// Resets the stream: the server hears that nobody waits any more.
   func cancel() { abandon(Status(.cancelled, "the call was cancelled")) }
@@ -142,8 +147,11 @@ final class ClientStream: Http2StreamHandler {
   }
 
   func streamReceivedEnd() {
+    // A server that ends first needn't reset the stream; without our end or reset it would stay open.
+    defer { if !hasFinishedSending { stream?.reset(.noError) } }
     if let trailingStatus {
-      end(trailingStatus)
+      let isCut = trailingStatus.code == .ok && inbox.isInsideMessage
+      end(isCut ? Status(.internal, "the server ended the call inside a message") : trailingStatus)
     } else if httpStatus != 200 {
       end(Status(ClientStream.code(ofHTTP: httpStatus), "the server answered with HTTP status \(httpStatus)"))
     } else {
@@ -158,6 +166,7 @@ final class ClientStream: Http2StreamHandler {
     case .noError where trailingStatus != nil: end(trailingStatus ?? .ok)
     case .refusedStream: end(Status(.unavailable, "the server refused the stream"))
     case .cancel: end(Status(.cancelled, "the server cancelled the call"))
+    case .internalError: end(Status(.internal, "the server failed at the call"))
     case .enhanceYourCalm: end(Status(.resourceExhausted, "the server asks for fewer requests"))
     default: end(Status(.unavailable, "the connection to the server was lost"))
     }

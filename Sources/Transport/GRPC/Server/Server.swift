@@ -22,7 +22,7 @@ public final class Server {
   private var listeners: [Listener] = []
   private var connections: [ObjectIdentifier: Http2Connection] = [:]
   private var isShuttingDown = false
-  private let emptied = Wakeup()
+  private var shutdowns: [Wakeup] = []
 
   public init(
     loop: EventLoop, router: Router, options: ServerOptions = ServerOptions(),
@@ -76,7 +76,11 @@ public final class Server {
       }
     }
     closeIdleConnections()
-    while !connections.isEmpty { await emptied.wait() }
+    while !connections.isEmpty {
+      let emptied = Wakeup()
+      shutdowns.append(emptied)
+      await emptied.wait()
+    }
     deadline.cancel()
   }
 
@@ -92,9 +96,7 @@ extension Server: Http2ConnectionHandler {
   public func connection(
     _ connection: Http2Connection, opened stream: Http2Stream, _ headers: HeaderList
   ) -> (any Http2StreamHandler)? {
-    guard headers.value(of: ":method", hasPrefix: "POST"),
-      headers.value(of: "content-type", hasPrefix: "application/grpc")
-    else {
+    guard headers[":method"] == "POST", headers.mediaType(isOf: "application/grpc") else {
       stream.respondAndEnd(Server.unsupportedMediaType, [])
       return nil
     }
@@ -126,6 +128,9 @@ extension Server: Http2ConnectionHandler {
 
   public func connectionClosed(_ connection: Http2Connection, _ error: Http2Error?) {
     connections[ObjectIdentifier(connection)] = nil
-    if connections.isEmpty { emptied.fire() }
+    guard connections.isEmpty else { return }
+    let waiting = shutdowns
+    shutdowns = []
+    for emptied in waiting { emptied.fire() }
   }
 }

@@ -144,7 +144,6 @@ public final class ServerCall: Http2StreamHandler {
     do throws(Status) {
       stream.consume(try inbox.receive(bytes))
     } catch {
-      stream.consume(bytes.count)
       return end(with: error)
     }
     deliver()
