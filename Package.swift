@@ -144,3 +144,12 @@ let package = Package(
     tests(of: "PushControl", uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
   ]
 )
+
+// Fuzzing is built by `ops/fuzz` only: it wants instrumentation and libFuzzer.
+if Context.environment["FLEETPUSH_FUZZ"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "fuzz",
+      dependencies: ["GRPC", "HTTP2", "Schema", "Protobuf", "Redis", "Settings", "Reactor", "Bytes"],
+      path: "Tests/Fuzz", exclude: ["Corpus"], swiftSettings: settings))
+}

@@ -32,6 +32,15 @@ import Testing
     #expect(after == "still there")
   }
 
+  @Test func theLongestTimeoutIsNone() async throws {
+    // The most that grpc-timeout can say, as callers do who mean "never".
+    let reply = try await withServer { test in
+      let call = CallOptions(metadata: ["grpc-timeout": "99999999H"])
+      return try await test.channel.unary(Echo.unary, Text(content: "in time"), options: call).content
+    }
+    #expect(reply == "in time")
+  }
+
   @Test func requestsThatAreNoMessages() async throws {
     // A TextMessage has a string where a FileChunk has bytes.
     let ended = try await withServer { test in

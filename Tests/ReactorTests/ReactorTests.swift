@@ -45,6 +45,20 @@ import Testing
     loop.stop()
   }
 
+  @Test func aDelayPastAllClocksIsNever() async throws {
+    #expect(EventLoop.deadline(after: .seconds(99_999_999 * 3600)) == .max)
+    let loop = try EventLoop.start(name: "test")
+    defer { loop.stop() }
+    let hasFired = try await loop.run {
+      var hasFired = false
+      let never = loop.schedule(after: .seconds(99_999_999 * 3600)) { hasFired = true }
+      try await loop.sleep(for: .milliseconds(20))
+      never.cancel()
+      return hasFired
+    }
+    #expect(!hasFired)
+  }
+
   @Test func sleepEndsWithCancellation() async throws {
     let loop = try EventLoop.start(name: "sleep")
     let task = Task { try await loop.run { try await loop.sleep(for: .seconds(3600)) } }
@@ -75,7 +89,9 @@ import Testing
     #expect(HostPort("a.example:80") == HostPort(host: "a.example", port: 80))
     #expect(HostPort("[::1]:8080") == HostPort(host: "::1", port: 8080))
     #expect(HostPort("[::1]:8080")?.description == "[::1]:8080")
-    for wrong in ["", "host", ":80", "host:", "host:65536", "host:-1", "host:x"] { #expect(HostPort(wrong) == nil) }
+    for wrong in ["", "host", ":80", "host:", "host:65536", "host:-1", "host:x", "\u{306}][:8:80", "]:80", "a b:80"] {
+      #expect(HostPort(wrong) == nil)
+    }
   }
 
   @Test func bytesGoThroughAndCome() async throws {

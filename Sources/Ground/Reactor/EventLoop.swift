@@ -134,8 +134,7 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
   @discardableResult
   public func schedule(after delay: Duration, _ work: @escaping () -> Void) -> LoopTimer {
     assertCurrent()
-    let (deadline, isNever) = EventLoop.monotonicNanoseconds().addingReportingOverflow(max(0, delay.nanoseconds))
-    return timers.add(deadline: isNever ? .max : deadline, work)
+    return timers.add(deadline: EventLoop.deadline(after: delay), work)
   }
 
   /// Calls `observer.turnEnded()` once, at the end of this turn. On the loop only.
@@ -222,6 +221,12 @@ public final class EventLoop: TaskExecutor, @unchecked Sendable {
 
   /// Milliseconds since the epoch, for what people and other machines read.
   public static func wallClockMilliseconds() -> Int64 { read(CLOCK_REALTIME, unit: 1_000_000) }
+
+  /// A monotonic time that lies `delay` after `start`: past what the clock can say, the end of all time.
+  public static func deadline(after delay: Duration, from start: Int64 = monotonicNanoseconds()) -> Int64 {
+    let (deadline, overflow) = start.addingReportingOverflow(max(0, delay.nanoseconds))
+    return overflow ? .max : deadline
+  }
 
   private static func read(_ clock: clockid_t, unit: Int64) -> Int64 {
     var time = timespec()

@@ -11,12 +11,16 @@ public struct HostPort: Hashable, Sendable, CustomStringConvertible {
     self.port = port
   }
 
-  /// nil when the text has no port, the port is no number up to 65535, or the host is empty.
+  /// nil when the text has no port, the port is no number up to 65535, or the host is empty or no name and no address:
+  /// of printable ASCII without brackets.
   public init?(_ text: String) {
     guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }
     var host = text[..<colon]
     if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
-    guard !host.isEmpty else { return nil }
+    let isHost = host.utf8.allSatisfy {
+      (0x21...0x7E).contains($0) && $0 != UInt8(ascii: "[") && $0 != UInt8(ascii: "]")
+    }
+    guard !host.isEmpty, isHost else { return nil }
     self.init(host: String(host), port: port)
   }
 

@@ -50,7 +50,7 @@ extension EventLoop {
   /// - Throws: `IOError` of the last address tried; ETIMEDOUT when the time is over.
   public func connect(to endpoint: HostPort, timeout: Duration) async throws -> Int32 {
     assertCurrent()
-    let deadline = EventLoop.monotonicNanoseconds() &+ timeout.nanoseconds
+    let deadline = EventLoop.deadline(after: timeout)
     let addresses = try await BlockingPool.shared.run { try SocketAddress.resolve(endpoint) }
     var failure = IOError(code: EHOSTUNREACH, call: "connect \(endpoint)")
     for address in addresses {

@@ -105,7 +105,7 @@ public final class RedisClient: RedisLinkOwner, TurnEnding {
     guard outstanding.count < options.maxOutstandingCommands, unsent + link.unsentBytes < options.maxUnsentBytes else {
       return refuse(then, tooMany)
     }
-    let deadline = loop.now &+ options.commandTimeout.nanoseconds
+    let deadline = EventLoop.deadline(after: options.commandTimeout, from: loop.now)
     if link.isOpen {
       let before = output.count
       RedisCommandEncoder.append(arguments, to: &output)

@@ -51,8 +51,7 @@ public final class ServerCall: Http2StreamHandler {
       do throws(Status) { try interceptor.callStarted(context) } catch { return finish(error) }
     }
     if let timeout {
-      let (deadline, isNever) = context.startedAt.addingReportingOverflow(timeout.nanoseconds)
-      context.deadline = isNever ? .max : deadline
+      context.deadline = EventLoop.deadline(after: timeout, from: context.startedAt)
       // The timer holds the call until it fires or the call's end cancels it.
       deadlineTimer = context.loop.schedule(after: timeout) {
         self.end(with: Status(.deadlineExceeded, "the call's deadline of \(timeout) has passed"))
@@ -144,6 +143,7 @@ public final class ServerCall: Http2StreamHandler {
     do throws(Status) {
       stream.consume(try inbox.receive(bytes))
     } catch {
+      stream.consume(bytes.count)
       return end(with: error)
     }
     deliver()
