@@ -31,6 +31,9 @@ private func checkStatus(_ text: String, _ bytes: [UInt8]) {
   require(encoded.utf8.allSatisfy { (0x20...0x7E).contains($0) }, "an encoded message is not printable ASCII")
   require(Status.percentDecoded(encoded) == text, "an encoded message is decoded to another one")
   _ = Status.percentDecoded(text)
+  let short = Status.percentEncoded(text, limit: 20)
+  let start = Status.percentDecoded(short).unicodeScalars
+  require(short.utf8.count <= 20 && text.unicodeScalars.starts(with: start), "a message isn't cut where its limit is")
 
   let base64 = Base64.encode(bytes)
   require((try? Base64.decode(base64))?.array == bytes, "base64 is decoded to other bytes")
