@@ -137,3 +137,45 @@ import Testing
     }
   }
 }
+
+@Suite(.timeLimit(.minutes(1))) struct SilentRowsTests {
+  @Test func silentRowsExpireWithTheTimeToLive() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      var job = JobLedgerTests.job("j")
+      job.ttlMs = 1000
+      _ = try await ledger.open(job, notice: nil, now: 5000)
+      try await ledger.addRows("j", ["a", "b", "c"], now: 5000)
+      try await ledger.take(
+        [
+          RowStep(job: "j", clients: ["a"], to: .acknowledged), RowStep(job: "j", clients: ["b"], to: .written),
+          RowStep(job: "j", clients: ["c"], to: .accepted, RowFields(reason: "Stored.")),
+        ], now: 5001)
+      #expect(try await JobLedgerTests.rows(ledger, "j")["c"]?.reason == "Stored.")
+      #expect(try await ledger.summary(of: "j", at: 5999).state == .running)
+      #expect(try await ledger.summary(of: "j", at: 6000).state == .failed)
+      let rows = try await JobLedgerTests.rows(ledger, "j")
+      #expect(rows["a"]?.state == .acknowledged && rows["b"]?.state == .expired && rows["c"]?.state == .expired)
+      #expect(rows["c"]?.reason == JobLedger.expiredReason)
+      // Who comes late has it all the same.
+      try await ledger.take([RowStep(job: "j", clients: ["b", "c"], to: .acknowledged)], now: 7000)
+      #expect(try await ledger.summary(of: "j", at: 7000).state == .succeeded)
+    }
+  }
+
+  @Test func pastTheDeadlineEveryOpenRowEnds() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      var job = JobLedgerTests.job("j")
+      job.payload = .fileID("f")
+      (job.ttlMs, job.deadlineMs) = (100, 9000)
+      _ = try await ledger.open(job, notice: PushV1.FileNotice(fileID: "f"), now: 5000)
+      try await ledger.addRows("j", ["a", "b"], now: 5000)
+      try await ledger.take([RowStep(job: "j", clients: ["a"], to: .downloading, RowFields(percent: 5))], now: 5001)
+      // One that fetches the file has had its message in time.
+      #expect(try await ledger.summary(of: "j", at: 6000).counts.filter { $0.value > 0 } == [.downloading: 1, .expired: 1])
+      #expect(try await ledger.summary(of: "j", at: 9000).state == .failed)
+      #expect(try await JobLedgerTests.rows(ledger, "j")["a"]?.reason == "The job's deadline passed.")
+    }
+  }
+}

@@ -4,7 +4,7 @@ import Testing
 @Suite struct JobRowStateTests {
   /// Rows are `from`, columns `to`, both in the order of the numbers: + for every kind, f for a file, m for a message.
   static let table: [(JobRowState, String)] = [
-    (.accepted, "-+++ff++"),
+    (.accepted, "++++ff++"),
     (.routed, "--++ff++"),
     (.written, "---+ff++"),
     (.acknowledged, "----ffff"),

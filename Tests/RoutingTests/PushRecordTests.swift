@@ -9,7 +9,7 @@ import Testing
   func readsAsItIsWritten(_ target: PushRecord.Target) throws {
     let record = PushRecord(
       target: target, messageID: "j/c1", message: Bytes([1, 2, 0, 255]), jobID: "j", isAtLeastOnce: true,
-      expiresAt: .max, hops: 2)
+      expiresAt: .max, hops: 2, place: InboxPlace(inboxID: "i", seq: 1_763_000_000_123_456, previous: 9))
     #expect(try PushRecord(encoded: record.encoded()) == record)
     let plain = PushRecord(target: target)
     #expect(try PushRecord(encoded: plain.encoded()) == plain)

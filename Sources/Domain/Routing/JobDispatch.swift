@@ -13,6 +13,8 @@ public final class JobDispatch {
   public static let maximumContentBytes = 256 * 1024
   /// How long a message is worth delivering when its job doesn't say.
   public static let defaultTimeToLive: Duration = .seconds(24 * 3600)
+  /// A longer one counts as this.
+  public static let maximumTimeToLive: Duration = .seconds(365 * 24 * 3600)
 
   private let registry: Registry
   private let ledger: JobLedger
@@ -40,20 +42,21 @@ public final class JobDispatch {
     let opened = try await ledger.open(job, notice: notice, now: now)
     if opened == .duplicate { now = try await ledger.summary(of: job.jobID).submittedAt }
     let message = JobDispatch.message(of: job, notice, submittedAt: now)
-    let count: Int
+    var answer = PushV1.SubmitResponse(jobID: job.jobID, duplicate: opened == .duplicate)
     if job.targets?.all == true {
-      count = try await sendToAll(job, message)
+      answer.targetCount = Int64(try await sendToAll(job, message))
     } else {
-      count = try await send(job, message, to: job.targets?.clientIDs ?? [])
+      let sent = try await send(job, message, to: job.targets?.clientIDs ?? [])
+      (answer.targetCount, answer.storedCount) = (Int64(sent.targets), Int64(sent.stored))
     }
-    return PushV1.SubmitResponse(jobID: job.jobID, duplicate: opened == .duplicate, targetCount: Int64(count))
+    return answer
   }
 
   // MARK: To named clients
 
   private func send(
     _ job: PushV1.Job, _ message: PushV1.ServerMessage, to named: [String]
-  ) async throws(RoutingError) -> Int {
+  ) async throws(RoutingError) -> (targets: Int, stored: Int) {
     var seen: Set<String> = []
     let clients = named.filter { seen.insert($0).inserted }
     try await ledger.addRows(job.jobID, clients, now: EventLoop.wallClockMilliseconds())
@@ -63,33 +66,56 @@ public final class JobDispatch {
       JobDispatch.record(job, message, .client(client), MessageID(job: job.jobID, client: client))
     }
     let outcomes = try await publisher.publish(records)
+    // Where all inboxes are full nothing was taken, and the publisher is to come again; otherwise these rows have failed.
+    var refusal: String?
+    if clients.count == waiting.count { refusal = JobDispatch.refusal(outcomes) }
+    if let refusal { throw RoutingError(.exhausted, refusal) }
     try await ledger.take(
       JobDispatch.steps(job.jobID, waiting, outcomes), now: EventLoop.wallClockMilliseconds())
     // Their rows stay ACCEPTED, so that the publisher's retry sends what is missing and nothing else.
     for case .failed(let reason) in outcomes { throw RoutingError(.unavailable, reason) }
-    return clients.count
+    return (clients.count, outcomes.count { $0 == .stored })
+  }
+
+  /// Why nothing of a job could be kept; nil when something was.
+  private static func refusal(_ outcomes: [Publisher.Outcome]) -> String? {
+    var last: String?
+    for outcome in outcomes {
+      guard case .full(let reason) = outcome else { return nil }
+      last = reason
+    }
+    return last
   }
 
   /// The steps that rows take by what the publisher did, one for each kind of outcome. A client whose record Kafka did
   /// not take has taken none.
   static func steps(_ job: String, _ clients: [String], _ outcomes: [Publisher.Outcome]) -> [RowStep] {
-    var routed: [String] = []
-    var failed: [String: [String]] = [:]
+    struct Kind: Hashable {
+      var state: JobRowState
+      var reason: String?
+    }
+    var groups: [Kind: [String]] = [:]
+    func add(_ client: String, _ state: JobRowState, _ reason: String? = nil) {
+      groups[Kind(state: state, reason: reason), default: []].append(client)
+    }
     for (client, outcome) in zip(clients, outcomes) {
       switch outcome {
-      case .routed: routed.append(client)
-      case .unknown: failed["No client of this id is known.", default: []].append(client)
-      // The place where a client's inbox will take the message in.
-      case .offline: failed["The client is offline.", default: []].append(client)
+      case .routed: add(client, .routed)
+      case .stored: add(client, .accepted, JobDispatch.storedReason)
+      case .acknowledged: add(client, .acknowledged)
+      case .full(let reason): add(client, .failed, reason)
+      case .expired: add(client, .expired, JobLedger.expiredReason)
+      case .unknown: add(client, .failed, "No client of this id is known.")
+      case .offline: add(client, .failed, "The client is offline.")
       case .failed: break
       }
     }
-    var steps = routed.isEmpty ? [] : [RowStep(job: job, clients: routed, to: .routed)]
-    for (reason, clients) in failed.sorted(by: { $0.key < $1.key }) {
-      steps.append(RowStep(job: job, clients: clients, to: .failed, RowFields(reason: reason)))
-    }
-    return steps
+    return groups.sorted { ($0.key.state.rawValue, $0.key.reason ?? "") < ($1.key.state.rawValue, $1.key.reason ?? "") }
+      .map { RowStep(job: job, clients: $0.value, to: $0.key.state, RowFields(reason: $0.key.reason)) }
   }
+
+  /// What the row of a client says that is away.
+  static let storedReason = "Stored: the client is away."
 
   // MARK: To all
 
@@ -117,11 +143,15 @@ public final class JobDispatch {
 
   // MARK: Messages
 
+  /// ms.
+  static func timeToLive(of job: PushV1.Job) -> Int64 {
+    job.ttlMs > 0 ? min(job.ttlMs, maximumTimeToLive.wholeMilliseconds) : defaultTimeToLive.wholeMilliseconds
+  }
+
   static func message(
     of job: PushV1.Job, _ notice: PushV1.FileNotice?, submittedAt: Int64
   ) -> PushV1.ServerMessage {
-    let life = job.ttlMs > 0 ? job.ttlMs : defaultTimeToLive.wholeMilliseconds
-    var message = PushV1.ServerMessage(jobID: job.jobID, expiresAtMs: submittedAt &+ life)
+    var message = PushV1.ServerMessage(jobID: job.jobID, expiresAtMs: submittedAt &+ timeToLive(of: job))
     switch job.payload {
     case .text(let text): message.payload = .text(text)
     case .event(let event): message.payload = .event(event)

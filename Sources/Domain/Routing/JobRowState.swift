@@ -20,19 +20,19 @@ public enum JobKind: String, Sendable, CaseIterable {
 
 /// A row's states and its steps.
 ///
-///     from \ to      routed written acknowledged downloading verified failed expired
-///     accepted         •       •         •           f          f       •       •
-///     routed                   •         •           f          f       •       •
-///     written                            •           f          f       •       •
-///     acknowledged                                   f          f       f       f
-///     downloading                                    f          f       f       f
+///     from \ to      accepted routed written acknowledged downloading verified failed expired
+///     accepted          •        •       •         •           f          f       •       •
+///     routed                             •         •           f          f       •       •
+///     written                                      •           f          f       •       •
+///     acknowledged                                             f          f       f       f
+///     downloading                                              f          f       f       f
 ///     verified
-///     failed                             m                      f
-///     expired                            m                      f
+///     failed                                       m                      f
+///     expired                                      m                      f
 ///
 /// • for every kind, f for a file alone, m for a message alone. A report that comes late or twice is no step, and changes
-/// nothing. What a client has is true whatever was said before: so FAILED and EXPIRED give way to the good end. One step
-/// stays in its state: downloading, with another percentage.
+/// nothing. What a client has is true whatever was said before: so FAILED and EXPIRED give way to the good end. Two steps
+/// stay in their state: accepted, with a word about where the message waits, and downloading, with another percentage.
 extension JobRowState {
   public func isEnd(of kind: JobKind) -> Bool {
     switch self {
@@ -51,7 +51,7 @@ extension JobRowState {
     if (self == .failed || self == .expired), next.isGoodEnd(of: kind) { return true }
     if isEnd(of: kind) { return false }
     switch next {
-    case .accepted: return false
+    case .accepted: return self == .accepted
     case .routed, .written, .acknowledged: return next.rawValue > rawValue
     case .downloading, .verified: return kind == .file
     case .failed, .expired: return true

@@ -75,6 +75,7 @@ public struct MessageID: Hashable, Sendable, CustomStringConvertible {
 /// The keys in Redis. What stands in `{}` is the hash tag: the keys of one Lua call share it.
 enum Key {
   static func client(_ id: String) -> String { "client:{\(id)}" }
+  static func inbox(_ client: String) -> String { "inbox:{\(client)}" }
   static func node(_ id: String) -> String { "node:{\(id)}" }
   /// A set of all client ids that have a record, or had one not long ago.
   static let clients = "index:{clients}"

@@ -2,6 +2,9 @@ public import Kafka
 
 /// Brings messages to the nodes that hold their clients, through Kafka.
 ///
+/// An at-least-once message is kept in its client's inbox first; its record in Kafka is a hint then, and one that is lost
+/// is made up for by the node that holds the client.
+///
 /// Belongs to its loop. A record is produced to the partition that the node's record names, with the node's id as its
 /// header; so nobody but that node, and those that share its partition, reads it.
 public final class Publisher {
@@ -13,9 +16,17 @@ public final class Publisher {
   public enum Outcome: Equatable, Sendable {
     /// The record stands in Kafka.
     case routed(node: String)
+    /// The message is kept in the client's inbox. The client is away, or its node was not told for now.
+    case stored
+    /// The client has acknowledged the message before.
+    case acknowledged
+    /// The client's inbox takes no more; a sentence.
+    case full(String)
+    /// The message came after its time to live.
+    case expired
     /// No client of this id is known.
     case unknown
-    /// The client is connected to no living node.
+    /// The client is connected to no living node, and its message is kept nowhere.
     case offline
     /// Kafka did not take the record; a sentence.
     case failed(String)
@@ -23,13 +34,16 @@ public final class Publisher {
 
   private let registry: Registry
   private let producer: KafkaProducer
+  private let inboxes: Inboxes
 
-  public init(registry: Registry, producer: KafkaProducer) {
+  public init(registry: Registry, producer: KafkaProducer, limits: Inboxes.Limits = Inboxes.Limits()) {
     self.registry = registry
     self.producer = producer
+    inboxes = Inboxes(registry, limits: limits)
   }
 
-  /// Looks up each record's client and produces the record to the node that holds it.
+  /// Keeps each record that is to be kept and isn't yet, looks up its client, and produces the record to the node that
+  /// holds it.
   ///
   /// - Parameter unlessHeldBy: a node that has just missed the client, so that what the registry still says of it is no
   ///   longer true: its clients count as offline.
@@ -52,22 +66,73 @@ public final class Publisher {
   private func publish(
     slice records: [PushRecord], _ excluded: String?
   ) async throws(RoutingError) -> [Outcome] {
-    let locations = try await registry.locate(records.map(\.clientID))
+    let isKept = records.map { $0.isAtLeastOnce && $0.place == nil && !$0.clientID.isEmpty }
+    var kept = try await keep(zip(records, isKept).filter(\.1).map(\.0)).makeIterator()
+    var located = try await locate(zip(records, isKept).filter { !$1 }.map(\.0)).makeIterator()
+    let routes = isKept.compactMap { $0 ? kept.next() : located.next() }
     let deliveries = Deliveries(count: records.count)
     return await withUnsafeContinuation { continuation in
       deliveries.continuation = continuation
-      for (index, (record, location)) in zip(records, locations).enumerated() {
-        switch location {
-        case .unknown: deliveries.set(index, .unknown)
-        case .offline: deliveries.set(index, .offline)
-        case .online(_, let node) where node.id == excluded: deliveries.set(index, .offline)
-        case .online(_, let node):
+      for (index, route) in routes.enumerated() {
+        switch route {
+        case .settled(let outcome): deliveries.set(index, outcome)
+        case .to(let node, let record) where node.id == excluded:
+          deliveries.set(index, record.place == nil ? .offline : .stored)
+        case .to(let node, let record):
           produce(record, to: node) { error in
-            deliveries.set(index, error.map { .failed($0.message) } ?? .routed(node: node.id))
+            guard let error else { return deliveries.set(index, .routed(node: node.id)) }
+            deliveries.set(index, record.place == nil ? .failed(error.message) : .stored)
           }
         }
       }
     }
+  }
+
+  /// What is to be done about a record.
+  private enum Route {
+    case to(NodeRecord, PushRecord)
+    case settled(Outcome)
+  }
+
+  /// Where the clients of records are that are kept already, or never are.
+  private func locate(_ records: [PushRecord]) async throws(RoutingError) -> [Route] {
+    guard !records.isEmpty else { return [] }
+    return zip(records, try await registry.locate(records.map(\.clientID))).map { record, location in
+      switch location {
+      case .unknown: .settled(.unknown)
+      case .offline: .settled(record.place == nil ? .offline : .stored)
+      case .online(_, let node): .to(node, record)
+      }
+    }
+  }
+
+  /// Puts records into the inboxes of their clients, which tell in the same call where the clients are.
+  private func keep(_ records: [PushRecord]) async throws(RoutingError) -> [Route] {
+    guard !records.isEmpty else { return [] }
+    let answers = await inboxes.append(records)
+    var names: Set<String> = []
+    for case .success(.kept(_, let node, _)) in answers where !node.isEmpty { names.insert(node) }
+    // What is kept is accepted, whether its node can be found now or not.
+    let nodes = (try? await registry.nodes(named: names)) ?? [:]
+    var routes: [Route] = []
+    for (record, answer) in zip(records, answers) {
+      switch answer {
+      case .success(.kept(let place, let name, let epoch)):
+        var record = record
+        record.place = place
+        if let node = nodes[name], node.epoch == epoch {
+          routes.append(.to(node, record))
+        } else {
+          routes.append(.settled(.stored))
+        }
+      case .success(.acknowledged): routes.append(.settled(.acknowledged))
+      case .success(.unknown): routes.append(.settled(.unknown))
+      case .success(.full(let reason)): routes.append(.settled(.full(reason)))
+      case .success(.expired): routes.append(.settled(.expired))
+      case .failure(let error): routes.append(.settled(.failed(error.message)))
+      }
+    }
+    return routes
   }
 
   /// Produces one record to a node; `then` is called on the loop when it stands in Kafka, or with why not.

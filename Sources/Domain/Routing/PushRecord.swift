@@ -29,10 +29,13 @@ public struct PushRecord: Equatable, Sendable {
   public var expiresAt: Int64
   /// How often it was passed on to another node.
   public var hops: Int
+  /// Where the message stands in the client's inbox; the record is then a hint. nil for best effort, and before it is
+  /// kept.
+  public var place: InboxPlace?
 
   public init(
     target: Target, messageID: String = "", message: Bytes = Bytes(), jobID: String = "", isAtLeastOnce: Bool = false,
-    expiresAt: Int64 = 0, hops: Int = 0
+    expiresAt: Int64 = 0, hops: Int = 0, place: InboxPlace? = nil
   ) {
     self.target = target
     self.messageID = messageID
@@ -41,6 +44,7 @@ public struct PushRecord: Equatable, Sendable {
     self.isAtLeastOnce = isAtLeastOnce
     self.expiresAt = expiresAt
     self.hops = hops
+    self.place = place
   }
 }
 
@@ -68,13 +72,15 @@ extension PushRecord {
     }
     self.init(
       target: target, messageID: wire.messageID, message: wire.serverMessage, jobID: wire.jobID,
-      isAtLeastOnce: wire.qos > 0, expiresAt: wire.expiresAtMs, hops: Int(wire.hops))
+      isAtLeastOnce: wire.qos > 0, expiresAt: wire.expiresAtMs, hops: Int(wire.hops),
+      place: wire.seq > 0 ? InboxPlace(inboxID: wire.inboxID, seq: wire.seq, previous: wire.prevSeq) : nil)
   }
 
   public func encoded() -> Bytes {
     var wire = InternalV1.PushRecord(
       messageID: messageID, serverMessage: message, jobID: jobID, qos: isAtLeastOnce ? 1 : 0, expiresAtMs: expiresAt,
       hops: Int32(clamping: hops))
+    if let place { (wire.inboxID, wire.seq, wire.prevSeq) = (place.inboxID, place.seq, place.previous) }
     switch target {
     case .client(let id): wire.target = .clientID(id)
     case .all: wire.target = .all(true)

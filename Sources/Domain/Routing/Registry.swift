@@ -63,16 +63,30 @@ public final class Registry {
     }
   }
 
-  /// Keeps records alive, in one pipeline. - Returns: one answer each, in order.
+  /// What a refresh has found.
+  public struct Refreshed: Equatable, Sendable {
+    public var ownership: Ownership
+    /// The newest seq in the client's inbox; set when the session is held.
+    public var inbox = InboxPosition(inboxID: "", seq: 0)
+  }
+
+  /// Keeps records alive and looks how far the inboxes are, in one pipeline. - Returns: one answer each, in order.
   public func refresh(
     _ sessions: [Refresh], nodeEpoch: Int64
-  ) async -> [Result<Ownership, RoutingError>] {
+  ) async -> [Result<Refreshed, RoutingError>] {
     let requests = sessions.map { session in
       Store.Request.script(
-        RegistryScripts.refresh, keys: [Key.client(session.client)],
+        RegistryScripts.refresh, keys: [Key.client(session.client), Key.inbox(session.client)],
         [String(session.epoch), String(nodeEpoch), String(session.lastActive), Registry.lifetime])
     }
-    return await store.all(requests).map { reply in reply.map { Ownership($0.number) } }
+    return await store.all(requests).map { reply in
+      reply.map { value in
+        let answer = value.elements
+        var refreshed = Refreshed(ownership: Ownership(answer.first?.number ?? 0))
+        if answer.count == 3 { refreshed.inbox = InboxPosition(inboxID: answer[1].text, seq: answer[2].number) }
+        return refreshed
+      }
+    }
   }
 
   /// Says that the client is away, in one pipeline. Records with another epoch stay as they are.

@@ -35,19 +35,20 @@ enum RegistryScripts {
       return {epoch, old[2] or '', before, resumed}
       """)
 
-  /// Keeps a record alive, and notes when its client was last heard.
+  /// Keeps a record alive, notes when its client was last heard, and looks how far the client's inbox is.
   ///
-  /// - KEYS: `client:{ID}`
+  /// - KEYS: `client:{ID}`, `inbox:{ID}`
   /// - ARGV: session epoch, node epoch, last active in ms since the epoch, lifetime in ms
-  /// - Answers: 1 done, 0 another session owns the record, -1 there is no record
+  /// - Answers: {1, inbox id or "", its newest seq} done, {0} another session owns the record, {-1} there is no record
   static let refresh = RedisScript(
     """
     local epoch = redis.call('HGET', KEYS[1], 'epoch')
-    if not epoch then return -1 end
-    if epoch ~= ARGV[1] then return 0 end
+    if not epoch then return {-1} end
+    if epoch ~= ARGV[1] then return {0} end
     redis.call('HSET', KEYS[1], 'node_epoch', ARGV[2], 'last_active', ARGV[3])
     redis.call('PEXPIRE', KEYS[1], ARGV[4])
-    return 1
+    local inbox = redis.call('HMGET', KEYS[2], 'id', 'seq')
+    return {1, inbox[1] or '', inbox[2] or '0'}
     """)
 
   /// Takes the node out of a record: the client is away. The record stays for the rest of its lifetime, so that the

@@ -14,8 +14,10 @@ public import Telemetry
 public final class Agent {
   /// How long it may take to stop: to write down how far each download is.
   static let stopLimit = Duration.seconds(5)
-  /// Positions and the session's id are written down at most this often; what is lost with a crash comes again.
+  /// The session's id is written down at most this often. What was handed over is written down before it is acknowledged.
   static let saveInterval = Duration.seconds(1)
+  /// Message ids that one acknowledgement names at most.
+  static let acknowledgedIDs = 1000
 
   private let loop: EventLoop
   private let options: AgentOptions
@@ -27,6 +29,12 @@ public final class Agent {
   private var link: GatewayLink?
   private var timer: LoopTimer?
   private var saveTimer: LoopTimer?
+  /// Handed over and not yet acknowledged, and the sources whose positions have moved: the next writing covers them.
+  private var handedOver: [String] = []
+  private var reached: Set<Inbox.Source> = []
+  private var isSaveDue = false
+  private var isSaving = false
+  private let saved = Wakeup()
   private var directory: AgentDirectory?
   private var downloads: Downloads?
   private let finished = Wakeup()
@@ -82,7 +90,7 @@ public final class Agent {
     for position in state?.positions ?? [] {
       positions[Inbox.Source(name: position.source, inboxID: position.inboxID)] = position.seq
     }
-    inbox = Inbox(positions: positions)
+    inbox = Inbox(positions: positions, ids: state?.messageIDs ?? [])
     let context = DownloadContext(
       loop: loop, pool: pool, directory: directory, gateways: options.gateways, limits: options.download, log: log)
     context.liveGateway = { [unowned self] in session.liveGateway }
@@ -112,7 +120,8 @@ public final class Agent {
     }
     loop.spawn {
       await self.downloads?.stop()
-      await self.saveState()
+      self.save()
+      while self.isSaving { await self.saved.wait() }
       ended.fire()
     }
     await ended.wait()
@@ -135,7 +144,7 @@ public final class Agent {
       case .online(let gateway, let sessionID):
         log.info("online", ["gateway": options.gateways[gateway].description, "session": sessionID])
         downloads?.retell()
-        saveStateSoon()
+        saveSoon()
       case .offline(let reason): log.warning("offline", ["reason": reason])
       case .stop(let reason):
         log.error("stopping", ["reason": reason])
@@ -250,15 +259,14 @@ public final class Agent {
     acknowledge(message)
   }
 
+  /// Acknowledges a message that was handed over, when that is written down: after a crash in between it comes again, and
+  /// after one that comes later its id is known. Messages that come while one writing is under way share the next one.
   private func acknowledge(_ message: PushV1.ServerMessage) {
-    var ack = PushV1.Acknowledgement()
-    if !message.messageID.isEmpty { ack.messageIDs = [message.messageID] }
     let source = Inbox.Source(name: message.source, inboxID: message.inboxID)
-    if message.seq > 0, let seq = inbox.positions[source] {
-      ack.position = PushV1.Position(source: source.name, inboxID: source.inboxID, seq: seq)
-      saveStateSoon()
-    }
-    if ack.position != nil || !ack.messageIDs.isEmpty { send(.ack(ack)) }
+    if message.seq > 0, inbox.positions[source] != nil { reached.insert(source) }
+    // Past the limit the positions alone have to do.
+    if !message.messageID.isEmpty, handedOver.count < Self.acknowledgedIDs { handedOver.append(message.messageID) }
+    if !reached.isEmpty || !handedOver.isEmpty { save() }
   }
 
   private func show(_ text: PushV1.TextMessage, _ message: PushV1.ServerMessage) {
@@ -291,25 +299,48 @@ public final class Agent {
 
   // MARK: State
 
-  private func saveStateSoon() {
+  private func saveSoon() {
     guard saveTimer == nil else { return }
     saveTimer = loop.schedule(after: Self.saveInterval) { [unowned self] in
       saveTimer = nil
-      loop.spawn { await self.saveState() }
+      save()
+    }
+  }
+
+  /// Writes the state down, one time after the other, and then acknowledges what it covers.
+  private func save() {
+    isSaveDue = true
+    guard !isSaving else { return }
+    isSaving = true
+    loop.spawn {
+      while self.isSaveDue { await self.saveState() }
+      self.isSaving = false
+      self.saved.fire()
     }
   }
 
   private func saveState() async {
+    isSaveDue = false
     guard let directory else { return }
+    let (ids, sources) = (handedOver, reached)
+    (handedOver, reached) = ([], [])
     var state = AgentState(clientID: options.clientID, lastSessionID: session.lastSessionID)
     for (source, seq) in inbox.positions {
       state.positions.append(.init(source: source.name, inboxID: source.inboxID, seq: seq))
     }
     state.positions.sort { ($0.source, $0.inboxID) < ($1.source, $1.inboxID) }
+    state.messageIDs = inbox.newestIDs
     let snapshot = state
     do { try await pool.run { try directory.save(snapshot) } } catch {
-      log.warning("the session can't be written down", ["reason": "\(error)"])
+      // What is not acknowledged comes again.
+      return log.warning("the session can't be written down", ["reason": "\(error)"])
     }
+    var acks = snapshot.positions.filter { sources.contains(.init(name: $0.source, inboxID: $0.inboxID)) }.map {
+      PushV1.Acknowledgement(position: .init(source: $0.source, inboxID: $0.inboxID, seq: $0.seq))
+    }
+    if acks.isEmpty, !ids.isEmpty { acks.append(PushV1.Acknowledgement()) }
+    if !acks.isEmpty { acks[0].messageIDs = ids }
+    for ack in acks { send(.ack(ack)) }
   }
 }
 

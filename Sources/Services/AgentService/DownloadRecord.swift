@@ -76,9 +76,12 @@ struct AgentState: Sendable, Hashable, Codable {
   var clientID: String
   var lastSessionID: String?
   var positions: [Position] = []
+  /// Of the newest messages, the oldest first.
+  var messageIDs: [String]?
 
   enum CodingKeys: String, CodingKey {
     case positions
+    case messageIDs = "message_ids"
     case clientID = "client_id"
     case lastSessionID = "last_session_id"
   }

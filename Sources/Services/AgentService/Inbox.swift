@@ -1,10 +1,12 @@
 /// Which messages this endpoint has had: each is handed over once, and acknowledged.
 ///
-/// No I/O. Ids are remembered for the newest `Inbox.rememberedIDs` messages; numbered messages also by their place, which
-/// is never forgotten.
+/// No I/O. Ids are remembered for the newest `Inbox.rememberedIDs` messages, of which the newest `Inbox.keptIDs` outlive
+/// the process; numbered messages also by their place, which is never forgotten.
 struct Inbox: Sendable {
   /// How many message ids are kept to recognise a repetition by.
   static let rememberedIDs = 4096
+  /// How many of them are written down, for the case that the server's inbox is a new one after a restart.
+  static let keptIDs = 256
 
   /// A source of numbered messages: the inbox, or a log.
   struct Source: Sendable, Hashable {
@@ -26,7 +28,14 @@ struct Inbox: Sendable {
   private var order: [String] = []
   private var oldest = 0
 
-  init(positions: [Source: Int64] = [:]) { self.positions = positions }
+  /// - Parameter ids: those of an earlier run, the oldest first.
+  init(positions: [Source: Int64] = [:], ids: [String] = []) {
+    self.positions = positions
+    for id in ids { remember(id) }
+  }
+
+  /// The newest ids, the oldest of them first.
+  var newestIDs: [String] { Array((order[oldest...] + order[..<oldest]).suffix(Self.keptIDs)) }
 
   /// Whether a message is new; false for a repetition, which is acknowledged but not handed over.
   mutating func take(_ label: Label) -> Bool {
@@ -36,8 +45,16 @@ struct Inbox: Sendable {
     let reached = positions[label.source] ?? 0
     guard label.seq > reached else { return false }
     // A hole below stays a hole: the position waits until what is missing has come.
-    if label.previous <= reached { positions[label.source] = label.seq }
+    if label.previous <= reached { advance(label.source, to: label.seq) }
     return !known
+  }
+
+  /// An inbox whose id has changed never comes back: where this endpoint was in the old one is of no more use.
+  private mutating func advance(_ source: Source, to seq: Int64) {
+    if positions[source] == nil {
+      for other in positions.keys where other.name == source.name { positions[other] = nil }
+    }
+    positions[source] = seq
   }
 
   private mutating func remember(_ id: String) {

@@ -18,6 +18,9 @@ final class ConnectStream: ServerStreamHandler {
   private(set) var tags: [String: String] = [:]
   /// When the registry heard of this session last, monotonic ns.
   var refreshedAt: Int64 = 0
+  /// How far the session is with its client's inbox; kept by `InboxDelivery`, as is whether that reads at present.
+  var cursor = InboxCursor()
+  var isReadingInbox = false
   /// Where it stands among the streams; kept by `ClientStreams`.
   var position = -1
 
@@ -46,7 +49,7 @@ final class ConnectStream: ServerStreamHandler {
   /// The client says that it is done; so is the session.
   func requestsEnded() { close(.ok) }
 
-  func writable() {}
+  func writable() { node.inboxDelivery.catchUp(self) }
 
   func closed() {
     perform(session.ended())
@@ -54,6 +57,11 @@ final class ConnectStream: ServerStreamHandler {
   }
 
   // MARK: What the node tells
+
+  /// Whether a message of this length may be queued: one may in any case.
+  func hasRoom(for length: Int) -> Bool {
+    call.pendingBytes == 0 || call.pendingBytes + length <= node.options.maximumQueuedBytes
+  }
 
   /// Queues a message by reference.
   ///
@@ -83,6 +91,8 @@ final class ConnectStream: ServerStreamHandler {
   func renewed(epoch: Int64) { perform(session.renewed(epoch: epoch)) }
 
   func tick(now: Int64) {
+    // A session that found no room goes on, also where nothing says that there is room again.
+    if cursor.phase == .behind { node.inboxDelivery.catchUp(self) }
     let action = session.tick(now: now, silenceLimit: node.options.silenceLimit)
     guard action != .none else { return }
     node.metrics.silent.increment()
@@ -118,10 +128,11 @@ final class ConnectStream: ServerStreamHandler {
     case .register(let opening):
       sessionID = Name.random()
       tags = opening.tags
+      cursor = InboxCursor(stated: opening.positions)
       node.register(self, opening)
     case .welcome(let welcome): self.welcome(welcome)
     case .answerHeartbeat(let timestamp): answerHeartbeat(timestamp)
-    case .acknowledge(let client, let acknowledgement): node.reports.acknowledged(client, acknowledgement)
+    case .acknowledge(let client, let acknowledgement): node.acknowledged(client, acknowledgement)
     case .report(let client, let status): node.reports.fileStatus(client, status)
     case .close(let status, let owned):
       node.streams.close(self, client: owned?.client)
@@ -141,8 +152,9 @@ final class ConnectStream: ServerStreamHandler {
       sessionID: sessionID, nodeID: node.options.nodeID,
       heartbeatIntervalMs: node.options.heartbeatInterval.nanoseconds / 1_000_000,
       silenceLimitMs: node.options.silenceLimit.nanoseconds / 1_000_000, resumed: welcome.resumed)
-    // The place where what waits in the client's inbox comes first.
     call.send(EncodedMessage(PushV1.ServerMessage(payload: .registered(answer))))
+    // The registry has this session by now: who appends to the inbox later finds it, what was appended before is read.
+    node.inboxDelivery.catchUp(self)
   }
 
   private func answerHeartbeat(_ timestamp: Int64) {

@@ -35,6 +35,10 @@ final class Delivery {
 
   private func write(_ record: PushRecord, to client: String) -> Bool {
     guard let stream = node.streams[client] else { return false }
+    if let place = record.place {
+      node.inboxDelivery.deliver(record, at: place, to: stream)
+      return true
+    }
     guard stream.send(EncodedMessage(payload: record.message)) else { return false }
     node.metrics.delivered.increment()
     if !record.jobID.isEmpty { node.reports.written(record.jobID, client, acknowledges: stream.session.acknowledges) }
@@ -78,10 +82,12 @@ final class Delivery {
       for (record, outcome) in zip(next, try await node.publisher.publish(next, unlessHeldBy: node.options.nodeID)) {
         switch outcome {
         case .routed: node.metrics.forwarded.increment()
-        // The place where the client's inbox takes the message in.
+        // A client that has begun a session here meanwhile has read its inbox, too; a poke more does no harm.
+        case .stored, .acknowledged: _ = deliverLate(record)
         case .offline: if !deliverLate(record) { fail(record, "The client is offline.") }
         case .unknown: fail(record, "No client of this id is known.")
-        case .failed(let reason): fail(record, reason)
+        case .failed(let reason), .full(let reason): fail(record, reason)
+        case .expired: expire(record)
         }
       }
     } catch {
@@ -95,7 +101,8 @@ final class Delivery {
   }
 
   private func fail(_ record: PushRecord, _ reason: String) {
-    guard case .client(let client) = record.target, !record.jobID.isEmpty else { return }
+    // What is kept waits for the client's next session.
+    guard record.place == nil, case .client(let client) = record.target, !record.jobID.isEmpty else { return }
     node.reports.step(record.jobID, client, to: .failed, RowFields(reason: reason))
   }
 }

@@ -63,6 +63,7 @@ public final class Gateway {
     consumer = PushConsumer(
       try KafkaConsumer(kafka, loop: loop), nodeID: options.nodeID, loop: loop, metrics: metrics, log: log
     ) { [unowned node] in node.delivery.deliver($0) }
+    consumer.onGap = { [unowned node] in node.refreshAll() }
     let directPush = DirectPush(node: node)
     self.directPush = directPush
     var router = Router()
@@ -96,7 +97,9 @@ public final class Gateway {
     redis.onStateChange = { [weak self] state in
       guard let self, hasStarted, !isStopping else { return }
       switch state {
-      case .connected: setReady(nil)
+      case .connected:
+        setReady(nil)
+        node.refreshAll()
       case .disconnected(let error): setReady("Redis: \(error.message)")
       }
     }
@@ -171,6 +174,7 @@ public final class Gateway {
     await node.finishReleases(within: Gateway.storeGrace)
     await node.lease.release()
     await server.shutdown(grace: grace)
+    await node.settlements.flush(within: Gateway.storeGrace)
     await node.reports.flush(within: Gateway.storeGrace)
     directPush.close()
     await consumer.close()

@@ -25,6 +25,9 @@ final class GatewayMetrics {
   let leaseLapses: Counter
   let offsetResets: Counter
   let droppedReports: Counter
+  let redelivered: Counter
+  let inboxRepairs: Counter
+  let droppedSettlements: Counter
 
   init(_ registry: MetricsRegistry) {
     func topic(_ name: String) -> Topic {
@@ -53,5 +56,11 @@ final class GatewayMetrics {
     leaseLapses = registry.counter("fleetpush_lease_lapses_total", "Times that this node's lease had ended.")
     offsetResets = registry.counter("fleetpush_offset_resets_total", "Times that a partition's offset was gone.")
     droppedReports = registry.counter("fleetpush_reports_dropped_total", "Job reports given up for want of Redis.")
+    redelivered = registry.counter(
+      "fleetpush_messages_redelivered_total", "Messages that an earlier session had written already.")
+    inboxRepairs = registry.counter(
+      "fleetpush_inbox_repairs_total", "Sessions found behind their client's inbox by a look at it.")
+    droppedSettlements = registry.counter(
+      "fleetpush_acknowledgements_dropped_total", "Acknowledgements given up for want of Redis.")
   }
 }

@@ -1,6 +1,7 @@
 internal import GRPC
 internal import Reactor
 internal import Routing
+internal import Schema
 internal import Telemetry
 
 /// What the parts of one gateway share. Belongs to its loop.
@@ -15,6 +16,9 @@ final class GatewayNode {
   let streams: ClientStreams
   let reports: LedgerReports
   let lease: NodeLease
+  let settlements: InboxSettlements
+  private let inboxes: Inboxes
+  private(set) lazy var inboxDelivery = InboxDelivery(node: self, inboxes: inboxes)
   private(set) lazy var delivery = Delivery(node: self)
   private var isSweeping = false
   private var isRefreshing = false
@@ -37,6 +41,8 @@ final class GatewayNode {
     streams = ClientStreams(metrics: metrics)
     reports = LedgerReports(ledger: ledger, loop: loop, nodeID: options.nodeID, metrics: metrics, log: log)
     lease = NodeLease(registry: registry, options: options, loop: loop, metrics: metrics, log: log)
+    inboxes = Inboxes(registry)
+    settlements = InboxSettlements(inboxes: inboxes, reports: reports, loop: loop, metrics: metrics, log: log)
     lease.clientCount = { [unowned self] in streams.clientCount }
   }
 
@@ -99,6 +105,24 @@ final class GatewayNode {
     }
   }
 
+  // MARK: What clients have
+
+  /// Rows of jobs take their step, and inboxes let go what was acknowledged.
+  func acknowledged(_ client: String, _ acknowledgement: PushV1.Acknowledgement) {
+    reports.acknowledged(client, acknowledgement)
+    var settlement = Settlement(client: client, inboxID: "")
+    if let position = acknowledgement.position, position.source == InboxDelivery.source, position.seq > 0 {
+      guard Name.isValid(position.inboxID) else { return }
+      settlement.inboxID = position.inboxID
+      settlement.acknowledged = position.seq
+    } else {
+      settlement.messageIDs = acknowledgement.messageIDs.prefix(GatewayLimits.acknowledgedIDs)
+        .filter { MessageID($0)?.client == client }
+    }
+    guard settlement.acknowledged > 0 || !settlement.messageIDs.isEmpty else { return }
+    settlements.add(settlement, reported: acknowledgement.messageIDs.prefix(GatewayLimits.acknowledgedIDs))
+  }
+
   // MARK: The sweep
 
   /// Looks through the streams every second: for silence, and for sessions whose records are due.
@@ -118,7 +142,8 @@ final class GatewayNode {
     refreshDue(now: now)
   }
 
-  /// Vouches for every session at once, in the node's present epoch.
+  /// Vouches for every session at once, in the node's present epoch, and looks at every inbox: what was to tell of a
+  /// message may have been lost.
   func refreshAll() {
     for stream in streams.all { stream.refreshedAt = 0 }
     refreshDue(now: loop.now)
@@ -152,9 +177,14 @@ final class GatewayNode {
       // The session may have ended, or been renewed, meanwhile.
       guard stream.session.epoch == session.epoch else { continue }
       switch answer {
-      case .success(.held): stream.refreshedAt = loop.now
-      case .success(.lost): stream.replace()
-      case .success(.absent): await restore(stream, session.client, nodeEpoch)
+      case .success(let refreshed):
+        switch refreshed.ownership {
+        case .held:
+          stream.refreshedAt = loop.now
+          inboxDelivery.saw(head: refreshed.inbox, of: stream)
+        case .lost: stream.replace()
+        case .absent: await restore(stream, session.client, nodeEpoch)
+        }
       case .failure(let error): log.debug("session not refreshed", ["client": session.client, "error": error.message])
       }
     }
@@ -167,7 +197,8 @@ final class GatewayNode {
       lastSession: "", peer: stream.peer, tags: stream.tags)
     guard let answer = try? await registry.register(registration) else { return }
     stream.renewed(epoch: answer.epoch)
-    stream.refreshedAt = loop.now
+    // Who writes to the client finds it again; the next look at its inbox is due at once.
+    stream.refreshedAt = 0
   }
 
   // MARK: The end

@@ -48,7 +48,7 @@ final class JobHandlers: PushV1.JobServiceHandler {
     guard request.pageSize >= 0 else { throw Status(.invalidArgument, "The page size is negative.") }
     return try await translated { () async throws(RoutingError) in
       try Name.validate(request.jobID, as: "job id")
-      let summary = try await ledger.summary(of: request.jobID)
+      let summary = try await ledger.summary(of: request.jobID, at: EventLoop.wallClockMilliseconds())
       let limit = request.pageSize == 0 ? JobLedger.maximumRows : Int(request.pageSize)
       let rows = try await ledger.rows(of: request.jobID, after: after, limit: limit)
       var status = JobHandlers.status(summary, rows.rows)
@@ -83,7 +83,7 @@ final class JobHandlers: PushV1.JobServiceHandler {
     while true {
       let summary = try await translated { () async throws(RoutingError) in
         try Name.validate(request.jobID, as: "job id")
-        return try await ledger.summary(of: request.jobID)
+        return try await ledger.summary(of: request.jobID, at: EventLoop.wallClockMilliseconds())
       }
       let isFirst = seen == nil
       if isFirst || seen?.ordinal != summary.ordinal || seen?.state != summary.state || seen?.counts != summary.counts {

@@ -68,7 +68,7 @@ final class LedgerReports: TurnEnding {
   /// A message was written to a client's stream.
   func written(_ job: String, _ client: String, acknowledges: Bool) {
     // One that doesn't acknowledge counts as having what was written to it.
-    step(job, client, to: acknowledges ? .written : .acknowledged, RowFields(gateway: nodeID))
+    step(job, client, to: acknowledges ? .written : .acknowledged, RowFields(reason: "", gateway: nodeID))
   }
 
   /// A message of a job without rows was written to some clients.
@@ -80,8 +80,13 @@ final class LedgerReports: TurnEnding {
   func acknowledged(_ client: String, _ acknowledgement: PushV1.Acknowledgement) {
     for text in acknowledgement.messageIDs.prefix(GatewayLimits.acknowledgedIDs) {
       guard let id = MessageID(text), id.client == nil || id.client == client else { continue }
-      step(id.job, client, to: .acknowledged, RowFields(gateway: nodeID))
+      acknowledged(id.job, client)
     }
+  }
+
+  func acknowledged(_ job: String, _ client: String) {
+    // What the row said before of waiting, or of failing, is over.
+    step(job, client, to: .acknowledged, RowFields(reason: "", gateway: nodeID))
   }
 
   func fileStatus(_ client: String, _ status: PushV1.FileStatus) {

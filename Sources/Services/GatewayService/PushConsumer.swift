@@ -15,6 +15,8 @@ final class PushConsumer {
   private let log: Logger
   private let loop: EventLoop
   private let deliver: (PushRecord) -> Void
+  /// Records may have been passed over.
+  var onGap: () -> Void = {}
   /// Before a partition that could not be assigned is tried again.
   static let retryDelay: Duration = .seconds(1)
 
@@ -78,7 +80,7 @@ final class PushConsumer {
     while true {
       do throws(KafkaError) {
         try await consumer.assign(topic: topic, partition: partition, from: .end)
-        return
+        return onGap()
       } catch {
         if error.code == .closed { return }
         log.warning("partition not assigned", ["topic": topic, "partition": partition, "error": error.message])

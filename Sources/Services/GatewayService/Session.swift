@@ -47,6 +47,8 @@ struct Session {
     var client: String
     var lastSession: String
     var tags: [String: String]
+    /// Where the client says that it stands in inboxes.
+    var positions: [InboxPosition] = []
   }
 
   struct Welcome: Equatable {
@@ -85,15 +87,17 @@ struct Session {
     lastHeard = now
     switch message.payload {
     case .register(let request):
-      return open(request.clientID, lastSession: "", request.tags, request.acknowledges)
+      return open(request.clientID, lastSession: "", request.tags, request.acknowledges, request.positions)
     case .reconnect(let request):
-      return open(request.clientID, lastSession: request.lastSessionID, request.tags, request.acknowledges)
+      return open(
+        request.clientID, lastSession: request.lastSessionID, request.tags, request.acknowledges, request.positions)
     case .heartbeat, .ack, .fileStatus, nil: return later(message)
     }
   }
 
   private mutating func open(
-    _ client: String, lastSession: String, _ tags: [String: String], _ acknowledges: Bool
+    _ client: String, lastSession: String, _ tags: [String: String], _ acknowledges: Bool,
+    _ positions: [PushV1.Position]
   ) -> Action {
     guard state == .waiting else {
       return close(Status(.failedPrecondition, "This stream has registered already; one stream is one session."))
@@ -108,7 +112,9 @@ struct Session {
     state = .registering(client: client)
     // A session id of ours is short; anything else can't be one.
     let last = Name.isValid(lastSession) ? lastSession : ""
-    return .register(Opening(client: client, lastSession: last, tags: tags))
+    let inboxes = positions.lazy.filter { $0.source == InboxDelivery.source && Name.isValid($0.inboxID) && $0.seq > 0 }
+      .prefix(Inboxes.maximumPositions).map { InboxPosition(inboxID: $0.inboxID, seq: $0.seq) }
+    return .register(Opening(client: client, lastSession: last, tags: tags, positions: Array(inboxes)))
   }
 
   private mutating func later(_ message: PushV1.ClientMessage) -> Action {

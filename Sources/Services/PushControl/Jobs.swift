@@ -24,11 +24,16 @@ extension Control {
       let answer = try await self.submit(job)
       if order.waits { return try await self.watch(answer.jobID, file: file) }
       let report = PushReport(
-        jobID: answer.jobID, targetCount: answer.targetCount, duplicate: answer.duplicate, file: file)
-      try self.printResult(
-        report, people: "job \(answer.jobID) for \(answer.targetCount) clients\(answer.duplicate ? ", as before" : "")")
+        jobID: answer.jobID, targetCount: answer.targetCount, storedCount: answer.storedCount,
+        duplicate: answer.duplicate, file: file)
+      try self.printResult(report, people: Self.sentence(answer))
       return true
     }
+  }
+
+  private static func sentence(_ answer: PushV1.SubmitResponse) -> String {
+    let stored = answer.storedCount == 0 ? "" : ", stored for \(answer.storedCount) of them until they are back"
+    return "job \(answer.jobID) for \(answer.targetCount) clients\(stored)\(answer.duplicate ? ", as before" : "")"
   }
 
   /// The id is chosen here, so that submitting it again at the next gateway is submitting it once.

@@ -21,6 +21,8 @@ struct UploadReport: Encodable {
 struct PushReport: Encodable {
   var jobID: String
   var targetCount: Int64
+  /// How many of them are away: their messages wait in their inboxes.
+  var storedCount: Int64
   var duplicate: Bool
   var file: UploadReport?
 
@@ -28,6 +30,7 @@ struct PushReport: Encodable {
     case duplicate, file
     case jobID = "job_id"
     case targetCount = "target_count"
+    case storedCount = "stored_count"
   }
 }
 

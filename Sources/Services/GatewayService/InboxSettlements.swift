@@ -1,0 +1,108 @@
+internal import Reactor
+internal import Routing
+internal import Telemetry
+
+/// What clients have acknowledged and what was written to them, on its way into their inboxes.
+///
+/// Belongs to the node's loop. All that a turn produces goes out as one pipeline, one entry for each client; while it is
+/// under way, the next one gathers. What can't be sent waits and is joined with what follows: nothing of it is lost but
+/// with the process, and then the client gets the messages again.
+final class InboxSettlements: TurnEnding {
+  /// Clients that wait for Redis at most; past that new entries are dropped and counted, and their messages come again.
+  static let maximumPending = 100_000
+  static let retryDelay: Duration = .seconds(1)
+
+  private struct Key: Hashable {
+    let client: String
+    let inboxID: String
+  }
+
+  private struct Entry {
+    var settlement: Settlement
+    /// Messages whose rows know already that they are acknowledged.
+    var reported: Set<String>
+  }
+
+  private let inboxes: Inboxes
+  private let reports: LedgerReports
+  private let loop: EventLoop
+  private let metrics: GatewayMetrics
+  private let log: Logger
+  private var waiting: [Key: Entry] = [:]
+  private var isTurnEndDue = false
+  private var isSending = false
+  private let sent = Wakeup()
+
+  init(inboxes: Inboxes, reports: LedgerReports, loop: EventLoop, metrics: GatewayMetrics, log: Logger) {
+    self.inboxes = inboxes
+    self.reports = reports
+    self.loop = loop
+    self.metrics = metrics
+    self.log = log
+  }
+
+  /// Takes an entry in.
+  ///
+  /// - Parameter reported: messages whose rows have been told of the acknowledgement.
+  func add(_ settlement: Settlement, reported: some Sequence<String> = []) {
+    let key = Key(client: settlement.client, inboxID: settlement.inboxID)
+    guard waiting.count < InboxSettlements.maximumPending || waiting[key] != nil else {
+      return metrics.droppedSettlements.increment()
+    }
+    join(key, Entry(settlement: settlement, reported: Set(reported)))
+    guard !isTurnEndDue, !isSending else { return }
+    isTurnEndDue = true
+    loop.atEndOfTurn(self)
+  }
+
+  private func join(_ key: Key, _ new: Entry) {
+    guard var entry = waiting[key] else { return waiting[key] = new }
+    entry.settlement.acknowledged = max(entry.settlement.acknowledged, new.settlement.acknowledged)
+    entry.settlement.written = max(entry.settlement.written, new.settlement.written)
+    let room = GatewayLimits.acknowledgedIDs - entry.settlement.messageIDs.count
+    entry.settlement.messageIDs += new.settlement.messageIDs.prefix(max(0, room))
+    entry.reported.formUnion(new.reported)
+    waiting[key] = entry
+  }
+
+  func turnEnded() {
+    isTurnEndDue = false
+    guard !isSending, !waiting.isEmpty else { return }
+    isSending = true
+    loop.spawn { [self] in
+      while !waiting.isEmpty { await sendBatch() }
+      isSending = false
+      sent.fire()
+    }
+  }
+
+  private func sendBatch() async {
+    let batch = Array(waiting)
+    waiting = [:]
+    var failure: RoutingError?
+    for ((key, entry), answer) in zip(batch, await inboxes.settle(batch.map(\.value.settlement))) {
+      switch answer {
+      case .success(let settled):
+        for text in settled.messageIDs where !entry.reported.contains(text) {
+          if let id = MessageID(text) { reports.acknowledged(id.job, key.client) }
+        }
+        if !settled.isComplete { join(key, entry) }
+      case .failure(let error):
+        failure = error
+        join(key, entry)
+      }
+    }
+    guard let failure else { return }
+    log.warning("acknowledgements not written", ["error": failure.message])
+    try? await loop.sleep(for: InboxSettlements.retryDelay)
+  }
+
+  /// Sends what is there and waits for the answer, for a while.
+  func flush(within limit: Duration) async {
+    turnEnded()
+    guard isSending else { return }
+    let timer = loop.schedule(after: limit) { [sent] in sent.fire() }
+    await sent.wait()
+    timer.cancel()
+  }
+}
