@@ -26,9 +26,12 @@ class Agent:
         self.log = os.path.join(self.directory, "log")
         self.files = os.path.join(self.directory, "files")
         os.mkdir(self.files)
-        with open(self.log, "wb") as log:
+        self.start(gateways)
+
+    def start(self, gateways):
+        with open(self.log, "ab") as log:
             self.child = subprocess.Popen(
-                [f"{PROGRAMS}/agent", "--client-id", client_id, "--gateway", ",".join(gateways),
+                [f"{PROGRAMS}/agent", "--client-id", self.client_id, "--gateway", ",".join(gateways),
                  "--dir", self.files], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self):
@@ -125,6 +128,29 @@ class Jobs(unittest.TestCase):
             pushed, _ = self.cluster.pushctl("push", "--client", agent.client_id, *arguments)
             self.assertEqual(ended(self.cluster, pushed["job_id"])["state"], "SUCCEEDED")
         eventually(lambda: all(word in processes.tail(agent.log, 100) for word in ["hello agent", "update"]), "printed")
+
+    def test_a_text_to_an_agent_that_is_down(self):
+        """It is stored, comes when the agent is back, and comes once, also when the agent starts again."""
+        agent = self.agent()
+        agent.stop()
+
+        def away():
+            clients, _ = self.cluster.pushctl("clients")
+            return not next(client for client in clients["clients"] if client["client_id"] == agent.client_id)["online"]
+        eventually(away, "the agent is away")
+        pushed, _ = self.cluster.pushctl("push", "--client", agent.client_id, "--text", "kept for you")
+        self.assertEqual((pushed["target_count"], pushed["stored_count"]), (1, 1))
+        status, _ = self.cluster.pushctl("status", pushed["job_id"])
+        self.assertEqual((status["state"], status["targets"][0]["state"]), ("RUNNING", "ACCEPTED"))
+        agent.start([self.cluster.gateways[1]["listen"]])
+        self.assertEqual(ended(self.cluster, pushed["job_id"])["state"], "SUCCEEDED")
+        agent.stop()
+        agent.start([self.cluster.gateways[0]["listen"]])
+        last, _ = self.cluster.pushctl("push", "--client", agent.client_id, "--text", "the last one")
+        self.assertEqual(ended(self.cluster, last["job_id"])["state"], "SUCCEEDED")
+        with open(agent.log, encoding="utf-8") as log:
+            lines = log.read()
+        self.assertEqual((lines.count("text: kept for you"), lines.count("text: the last one")), (1, 1))
 
     def test_clients_and_nodes(self):
         agent = self.agent((1, 0))

@@ -1,5 +1,6 @@
 import GRPC
 import Reactor
+import Redis
 import Schema
 import Testing
 
@@ -133,7 +134,7 @@ import Testing
     }
   }
 
-  @Test func aPublisherIsToldThatAClientIsOffline() async throws {
+  @Test func aBestEffortPublisherIsToldThatAClientIsOffline() async throws {
     try await withCluster { cluster in
       let g1 = try await cluster.gateway("g1")
       let client = try await cluster.client("c", at: g1)
@@ -143,9 +144,13 @@ import Testing
       try await cluster.until {
         try await directory.listClients(PushV1.ListClientsRequest()).clients[0].online == false
       }
-      _ = try await PushV1.JobServiceClient(channel).submit(Self.job("j", to: ["c"], text: "x"))
+      var request = Self.job("j", to: ["c"], text: "x")
+      request.job?.qos = .atMostOnce
+      let answer = try await PushV1.JobServiceClient(channel).submit(request)
+      #expect(answer.storedCount == 0)
       let row = try await Self.status(channel, "j").targets[0]
       #expect(row.state == .failed && row.reason == "The client is offline.")
+      #expect(try await g1.redis.send("EXISTS", "inbox:{c}").asInteger == 0)
     }
   }
 

@@ -49,14 +49,15 @@ final class Cluster {
 
   /// Connects a client and waits until it is registered.
   func client(
-    _ id: String, at gateway: TestGateway, acknowledges: Bool = true, lastSession: String? = nil
+    _ id: String, at gateway: TestGateway, acknowledges: Bool = true, lastSession: String? = nil,
+    positions: [PushV1.Position] = []
   ) async throws -> TestClient {
     let channel = try channel(to: gateway)
     let call = try await channel.bidirectional(PushV1.PushService.connect)
     let first: PushV1.ClientMessage.Payload =
       lastSession.map {
         .reconnect(PushV1.ReconnectRequest(clientID: id, lastSessionID: $0, acknowledges: acknowledges))
-      } ?? .register(PushV1.RegisterRequest(clientID: id, acknowledges: acknowledges))
+      } ?? .register(PushV1.RegisterRequest(clientID: id, acknowledges: acknowledges, positions: positions))
     try await call.send(PushV1.ClientMessage(payload: first))
     let answer = try await call.next()
     guard case .registered(let registered) = answer?.payload else {
@@ -128,6 +129,15 @@ struct TestClient {
   func text() async throws -> String? {
     guard case .text(let text) = try await next()?.payload else { return nil }
     return text.content
+  }
+
+  /// Acknowledges everything up to a message.
+  func acknowledge(_ message: PushV1.ServerMessage) async throws {
+    try await send(.ack(PushV1.Acknowledgement(position: Self.position(of: message))))
+  }
+
+  static func position(of message: PushV1.ServerMessage) -> PushV1.Position {
+    PushV1.Position(source: message.source, inboxID: message.inboxID, seq: message.seq)
   }
 
   func send(_ payload: PushV1.ClientMessage.Payload) async throws {

@@ -51,10 +51,11 @@ import Testing
       #expect(places.map(\.previous) == [0] + places.dropLast().map(\.seq))
       #expect(zip(places, places.dropFirst()).allSatisfy { $0.seq < $1.seq && $0.inboxID == $1.inboxID })
       #expect(
-        try await Self.append(inboxes, Self.record("j9")) == .kept(
-          InboxPlace(
-            inboxID: places[0].inboxID, seq: try await inboxes.read("c", after: []).head, previous: places[4].seq),
-          node: "a", nodeEpoch: 1))
+        try await Self.append(inboxes, Self.record("j9"))
+          == .kept(
+            InboxPlace(
+              inboxID: places[0].inboxID, seq: try await inboxes.read("c", after: []).head, previous: places[4].seq),
+            node: "a", nodeEpoch: 1))
       let page = try await inboxes.read("c", after: [])
       #expect(page.messages.map(\.messageID) == ["j0/c", "j1/c", "j2/c", "j3/c", "j4/c", "j9/c"])
       #expect(page.messages.map(\.message)[1] == Bytes("j1") && page.isComplete && page.position == 0)
@@ -217,7 +218,8 @@ import Testing
     try await Self.scene { _, redis, inboxes, _ in
       let month: Int64 = 30 * 24 * 3_600_000
       _ = try await Self.place(inboxes, Self.record("j0", expiresAt: EventLoop.wallClockMilliseconds() + month))
-      let place = try await Self.place(inboxes, Self.record("j1", expiresAt: EventLoop.wallClockMilliseconds() + 60_000))
+      let place = try await Self.place(
+        inboxes, Self.record("j1", expiresAt: EventLoop.wallClockMilliseconds() + 60_000))
       _ = try await Self.settle(inboxes, place.inboxID, written: place.seq)
       _ = try await inboxes.read("c", after: [])
       let keys = try await redis.send("KEYS", "inbox:{c}*").asArray ?? []

@@ -173,7 +173,8 @@ import Testing
       try await ledger.addRows("j", ["a", "b"], now: 5000)
       try await ledger.take([RowStep(job: "j", clients: ["a"], to: .downloading, RowFields(percent: 5))], now: 5001)
       // One that fetches the file has had its message in time.
-      #expect(try await ledger.summary(of: "j", at: 6000).counts.filter { $0.value > 0 } == [.downloading: 1, .expired: 1])
+      #expect(
+        try await ledger.summary(of: "j", at: 6000).counts.filter { $0.value > 0 } == [.downloading: 1, .expired: 1])
       #expect(try await ledger.summary(of: "j", at: 9000).state == .failed)
       #expect(try await JobLedgerTests.rows(ledger, "j")["a"]?.reason == "The job's deadline passed.")
     }
