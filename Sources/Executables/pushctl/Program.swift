@@ -85,6 +85,9 @@ struct Program {
     let details = shared.options.value("details", .text, default: "", help: "What the event tells.")
     let jobID = shared.options.optional(
       "job-id", .string.named("ID"), help: "The job's id instead of a random one: to say it again is to say it once.")
+    let qos = shared.options.optional(
+      "qos", .choice(["0", "1"]),
+      help: "0: once, to who is connected. 1: kept until it is acknowledged. Else 1 for clients, 0 for --all.")
     let waits = shared.options.toggle(
       "wait", help: "Waits for the end of the job, with progress on a terminal; exit code 1 when a client failed.")
     let given = try shared.options.parse(arguments, environment: processEnvironment())
@@ -99,8 +102,10 @@ struct Program {
     guard payloads.count == 1, let payload = payloads.first else {
       throw shared.options.mistake("name one of --text, --file, --file-id and --event.")
     }
-    let order = PushOrder(clients: given[clients], payload: payload, jobID: given[jobID], waits: given[waits])
-    return (shared.control(given), { await $0.push(order) })
+    var order = PushOrder(clients: given[clients], payload: payload, jobID: given[jobID], waits: given[waits])
+    if let level = given[qos] { order.isAtLeastOnce = level == "1" }
+    let prepared = order
+    return (shared.control(given), { await $0.push(prepared) })
   }
 
   static func status(_ arguments: [String]) throws(UsageExit) -> Prepared {

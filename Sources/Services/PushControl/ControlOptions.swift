@@ -40,12 +40,15 @@ public struct PushOrder: Sendable {
   public var jobID: String?
   /// Waits until the job has ended.
   public var waits: Bool
+  /// Whether each message is kept until its client has acknowledged it; at first true for named clients.
+  public var isAtLeastOnce: Bool
 
   public init(clients: [String], payload: Payload, jobID: String? = nil, waits: Bool = false) {
     self.clients = clients
     self.payload = payload
     self.jobID = jobID
     self.waits = waits
+    isAtLeastOnce = !clients.isEmpty
   }
 }
 

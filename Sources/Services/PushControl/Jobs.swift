@@ -9,7 +9,8 @@ extension Control {
   public func push(_ order: PushOrder) async -> Int32 {
     await command {
       var job = PushV1.Job(
-        jobID: order.jobID ?? randomID(), targets: .init(clientIDs: order.clients, all: order.clients.isEmpty))
+        jobID: order.jobID ?? randomID(), targets: .init(clientIDs: order.clients, all: order.clients.isEmpty),
+        qos: order.isAtLeastOnce ? .atLeastOnce : .atMostOnce)
       var file: UploadReport?
       switch order.payload {
       case .text(let text): job.payload = .text(.init(content: text))
