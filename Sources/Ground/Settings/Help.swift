@@ -5,7 +5,7 @@ extension Options {
   /// What `--help` prints, made from the declarations.
   public var helpText: String {
     var lines = ["Usage: \(usage)", ""] + wrap(about, indent: 0, width: Self.helpWidth) + [""]
-    let positional = declarations.filter(\.isPositional).map { ($0.placeholder, $0.help) }
+    let positional = declarations.filter(\.isPositional).map { ($0.valueName, $0.help) }
     let flags = declarations.filter { !$0.isPositional }.map { ($0.usage, $0.fullHelp) }
     let common = [("--help", "Prints this text."), ("--version", "Prints the version.")]
     if !positional.isEmpty { lines += ["Arguments:"] + table(positional) + [""] }
@@ -25,7 +25,7 @@ extension Options {
     words += declarations.filter { $0.isRequired && !$0.isPositional }.map(\.usage)
     words.append("[flags]")
     for declaration in declarations where declaration.isPositional {
-      words.append(declaration.isRequired ? "\(declaration.placeholder)…" : "[\(declaration.placeholder)…]")
+      words.append(declaration.isRequired ? "\(declaration.valueName)…" : "[\(declaration.valueName)…]")
     }
     return words.joined(separator: " ")
   }
@@ -33,7 +33,7 @@ extension Options {
 
 extension Options.Declaration {
   /// `--listen HOST:PORT`
-  var usage: String { placeholder.isEmpty ? "--\(name)" : "--\(name) \(placeholder)" }
+  var usage: String { valueName.isEmpty ? "--\(name)" : "--\(name) \(valueName)" }
 
   /// The help with what else there is to know.
   var fullHelp: String {

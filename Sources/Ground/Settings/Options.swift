@@ -21,7 +21,7 @@ public struct Options {
     }
     let name: String
     let kind: Kind
-    let placeholder: String
+    let valueName: String
     let help: String
     /// As it would be written by the user; shown in the help.
     let defaultText: String?
@@ -50,14 +50,14 @@ public struct Options {
 
   /// A flag that stands for true: `--json`. In the environment 1, true, yes or 0, false, no.
   public mutating func toggle(_ name: String, help: String) -> Flag<Bool> {
-    declare(name, .toggle, placeholder: "", help: help) { (texts) throws(BadValue) in
+    declare(name, .toggle, valueName: "", help: help) { (texts) throws(BadValue) in
       try texts.last.map(parseBoolean) ?? false
     }
   }
 
   /// A flag without which the program doesn't start.
   public mutating func required<Value>(_ name: String, _ type: ValueType<Value>, help: String) -> Flag<Value> {
-    declare(name, .single, placeholder: type.placeholder, help: help, isRequired: true) { (texts) throws(BadValue) in
+    declare(name, .single, valueName: type.valueName, help: help, isRequired: true) { (texts) throws(BadValue) in
       try type.parse(texts.last ?? "")
     }
   }
@@ -67,15 +67,15 @@ public struct Options {
   public mutating func value<Value>(
     _ name: String, _ type: ValueType<Value>, default text: String, help: String
   ) -> Flag<Value> {
-    precondition((try? type.parse(text)) != nil, "the default of --\(name) is no \(type.placeholder): \(text)")
-    return declare(name, .single, placeholder: type.placeholder, help: help, defaultText: text) {
+    precondition((try? type.parse(text)) != nil, "the default of --\(name) is no \(type.valueName): \(text)")
+    return declare(name, .single, valueName: type.valueName, help: help, defaultText: text) {
       (texts) throws(BadValue) in try type.parse(texts.last ?? text)
     }
   }
 
   /// A flag that may be absent.
   public mutating func optional<Value>(_ name: String, _ type: ValueType<Value>, help: String) -> Flag<Value?> {
-    declare(name, .single, placeholder: type.placeholder, help: help) { (texts) throws(BadValue) -> Value? in
+    declare(name, .single, valueName: type.valueName, help: help) { (texts) throws(BadValue) -> Value? in
       guard let text = texts.last else { return nil }
       return try type.parse(text)
     }
@@ -87,29 +87,29 @@ public struct Options {
   ) -> Flag<[Value]> {
     let fallback = text.map { $0.split(separator: ",").map(String.init) } ?? []
     return declare(
-      name, .list, placeholder: type.placeholder, help: help, defaultText: text, isRequired: isRequired,
+      name, .list, valueName: type.valueName, help: help, defaultText: text, isRequired: isRequired,
       splitsAtCommas: true
     ) { (texts) throws(BadValue) in try convertAll(texts.isEmpty ? fallback : texts, type) }
   }
 
   /// The arguments that are no flags. They come last: declare them once.
   public mutating func arguments<Value>(
-    _ placeholder: String, _ type: ValueType<Value>, isRequired: Bool, help: String
+    _ valueName: String, _ type: ValueType<Value>, isRequired: Bool, help: String
   ) -> Flag<[Value]> {
     declare(
-      placeholder, .positional(required: isRequired), placeholder: placeholder, help: help, isRequired: isRequired
+      valueName, .positional(required: isRequired), valueName: valueName, help: help, isRequired: isRequired
     ) { (texts) throws(BadValue) in try convertAll(texts, type) }
   }
 
   private mutating func declare<Value: Sendable>(
-    _ name: String, _ kind: Declaration.Kind, placeholder: String, help: String, defaultText: String? = nil,
+    _ name: String, _ kind: Declaration.Kind, valueName: String, help: String, defaultText: String? = nil,
     isRequired: Bool = false, splitsAtCommas: Bool = false,
     convert: @escaping ([String]) throws(BadValue) -> Value
   ) -> Flag<Value> {
     precondition(!declarations.contains { $0.name == name }, "--\(name) is declared twice")
     declarations.append(
       Declaration(
-        name: name, kind: kind, placeholder: placeholder, help: help, defaultText: defaultText,
+        name: name, kind: kind, valueName: valueName, help: help, defaultText: defaultText,
         isRequired: isRequired, convert: { (texts) throws(BadValue) in try convert(texts) },
         splitsAtCommas: splitsAtCommas))
     return Flag(index: declarations.count - 1)

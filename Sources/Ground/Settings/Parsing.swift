@@ -107,7 +107,7 @@ extension Options {
     } else if let next = rest.first, !next.hasPrefix("--") {
       text = rest.removeFirst()
     } else {
-      throw .mistake("\(declaration.label) needs a value: \(declaration.label) \(declaration.placeholder).", of: name)
+      throw .mistake("\(declaration.label) needs a value: \(declaration.label) \(declaration.valueName).", of: name)
     }
     if case .list = declaration.kind {
       given[index, default: []] += declaration.split(text)

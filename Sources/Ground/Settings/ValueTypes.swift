@@ -9,16 +9,16 @@ public struct BadValue: Error, Sendable {
 /// How the text of a flag becomes a value.
 public struct ValueType<Value: Sendable>: Sendable {
   /// What stands for the value in the help: `HOST:PORT`.
-  public let placeholder: String
+  public let valueName: String
   let parse: @Sendable (String) throws(BadValue) -> Value
 
-  public init(_ placeholder: String, parse: @escaping @Sendable (String) throws(BadValue) -> Value) {
-    self.placeholder = placeholder
+  public init(_ valueName: String, parse: @escaping @Sendable (String) throws(BadValue) -> Value) {
+    self.valueName = valueName
     self.parse = parse
   }
 
   /// The same with another word in the help.
-  public func named(_ placeholder: String) -> ValueType { ValueType(placeholder, parse: parse) }
+  public func named(_ valueName: String) -> ValueType { ValueType(valueName, parse: parse) }
 }
 
 extension ValueType<String> {
