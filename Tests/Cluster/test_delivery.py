@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import random
+import re
 import subprocess
 import unittest
 
@@ -210,6 +212,58 @@ class KilledGateway(unittest.TestCase):
                 file.write(piece)
                 digest.update(piece)
         return path, digest.hexdigest()
+
+
+class Kills(unittest.TestCase):
+    """Accepted means kept: numbered texts to an agent, while it and its gateways are killed with SIGKILL."""
+    SEED = int(os.environ.get("FLEETPUSH_TEST_SEED", "1"))
+    TEXTS = 80
+    AGENT_KILLS, GATEWAY_KILLS = 8, 4
+
+    def test_accepted_texts_come_once_and_in_order(self):
+        chance = random.Random(self.SEED)
+        cluster = Cluster("--gateways", "2", "--uploaders", "1")
+        self.addCleanup(cluster.down)
+        gateways = [gateway["listen"] for gateway in cluster.gateways]
+        agent = Agent(fresh("agent"), gateways)
+        self.addCleanup(agent.stop)
+        online(cluster, agent.client_id)
+        faults = dict.fromkeys(chance.sample(range(1, self.TEXTS), self.AGENT_KILLS + self.GATEWAY_KILLS), "gateway")
+        for place in chance.sample(sorted(faults), self.AGENT_KILLS):
+            faults[place] = "agent"
+
+        accepted = []
+        for number in range(self.TEXTS):
+            fault = faults.get(number)
+            if fault == "agent":
+                agent.child.kill()
+                agent.child.wait(timeout=SECONDS)
+                agent.start(chance.sample(gateways, 2))
+            elif fault == "gateway":
+                name = chance.choice(cluster.gateways)["name"]
+                cluster.run("kill", name)
+                cluster.run("start", name)
+            self.push(cluster, agent.client_id, number)
+            accepted.append(number)
+
+        seen = eventually(lambda: self.seen(agent) if set(accepted) <= set(self.seen(agent)) else None,
+                          f"every accepted text (seed {self.SEED})", 60)
+        first = list(dict.fromkeys(seen))
+        self.assertEqual(first, accepted, f"lost or out of order (seed {self.SEED})")
+        # A kill between handing over and writing down hands over again, and only that does.
+        self.assertLessEqual(len(seen) - len(first), self.AGENT_KILLS, f"repeated (seed {self.SEED})")
+
+    def push(self, cluster, client, number):
+        """The same job id again until it is accepted: publishing twice is publishing once."""
+        def accepted():
+            _, code = cluster.pushctl("push", "--client", client, "--text", f"number {number};", "--job-id", f"{client}-{number}",
+                                      check=False)
+            return code == 0
+        eventually(accepted, f"text {number} is accepted (seed {self.SEED})")
+
+    def seen(self, agent):
+        with open(agent.log, encoding="utf-8") as log:
+            return [int(number) for number in re.findall(r"^text: number (\d+);$", log.read(), re.MULTILINE)]
 
 
 if __name__ == "__main__":
