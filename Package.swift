@@ -60,7 +60,7 @@ let package = Package(
     library("Schema", in: "Wire", uses: ["Protobuf", "GRPC", "Bytes"], plugins: ["GenerateProtos"]),
 
     // Transport: HTTP/2, gRPC, the admin port.
-    library("HTTP2", in: "Transport", uses: ["Reactor", "Bytes", "CNghttp2", "Telemetry"]),
+    library("HTTP2", in: "Transport", uses: ["Reactor", "Bytes", "CNghttp2"]),
     library("GRPC", in: "Transport", uses: ["HTTP2", "Reactor", "Protobuf", "Bytes", "Telemetry"]),
     library("StandardServices", in: "Transport", uses: ["GRPC", "Schema", "Protobuf", "Reactor", "Bytes"]),
     library("Admin", in: "Transport", uses: ["Telemetry", "CMicrohttpd"]),

@@ -1,4 +1,5 @@
 public import Bytes
+internal import Reactor
 internal import Redis
 
 /// The inboxes of clients in Redis: each at-least-once message stays until its client has acknowledged it, or it expires.

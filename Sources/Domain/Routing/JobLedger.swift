@@ -1,5 +1,6 @@
 internal import Bytes
 internal import Protobuf
+internal import Reactor
 public import Redis
 public import Schema
 

@@ -1,3 +1,4 @@
+internal import Reactor
 public import Redis
 
 /// Who is where: the records of clients and nodes in Redis.

@@ -1,3 +1,4 @@
+internal import Reactor
 internal import Redis
 
 /// Nodes, their leases, and the partitions that they read.

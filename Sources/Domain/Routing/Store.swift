@@ -94,8 +94,3 @@ extension RedisValue {
     return stride(from: 0, to: all.count - 1, by: 2).map { (all[$0].text, all[$0 + 1]) }
   }
 }
-
-extension Duration {
-  /// As Redis takes times.
-  var wholeMilliseconds: Int64 { nanoseconds / 1_000_000 }
-}

@@ -1,3 +1,5 @@
+internal import Reactor
+
 /// Waits with full jitter: each is drawn evenly from 0 to a ceiling that doubles with every failure, up to a cap.
 struct Backoff: Sendable {
   let first: Duration
@@ -17,7 +19,7 @@ struct Backoff: Sendable {
 
   /// The next wait, in nanoseconds.
   mutating func next() -> Int64 {
-    let wait = Int64.random(in: 0...max(0, ceiling.wholeNanoseconds), using: &random)
+    let wait = Int64.random(in: 0...max(0, ceiling.nanoseconds), using: &random)
     failures += 1
     return wait
   }
@@ -36,9 +38,4 @@ struct SplitMix64: RandomNumberGenerator, Sendable {
     mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
     return mixed ^ (mixed >> 31)
   }
-}
-
-extension Duration {
-  /// The waits of this module are seconds to days: far from an overflow.
-  var wholeNanoseconds: Int64 { components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000 }
 }

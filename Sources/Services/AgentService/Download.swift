@@ -1,3 +1,5 @@
+internal import Reactor
+
 /// One file on its way to this endpoint: from a notice to a verified file under its name, or to a failure with a reason.
 ///
 ///     preparing ──prepared──► fetching ──every byte──► verifying ──right──► placing ──placed──► verified
@@ -97,7 +99,7 @@ struct Download: Sendable {
   var wakeTime: Int64? {
     switch phase {
     case .waiting(let until): until
-    case .fetching: lastHeard + limits.silence.wholeNanoseconds
+    case .fetching: lastHeard + limits.silence.nanoseconds
     case .preparing, .verifying, .placing, .ended: nil
     }
   }
@@ -181,7 +183,7 @@ struct Download: Sendable {
   mutating func timePassed(now: Int64) -> [Action] {
     switch phase {
     case .waiting(let until) where now >= until: start(at: kept, now)
-    case .fetching where now - lastHeard >= limits.silence.wholeNanoseconds:
+    case .fetching where now - lastHeard >= limits.silence.nanoseconds:
       [.cancel] + broken(.passing("the gateway sent nothing for too long"), now)
     default: []
     }
@@ -207,7 +209,7 @@ struct Download: Sendable {
     switch reason {
     case .lasting(let reason): return fail(reason)
     case .passing(let reason):
-      guard now - lastProgress < limits.giveUp.wholeNanoseconds else {
+      guard now - lastProgress < limits.giveUp.nanoseconds else {
         return fail("no byte came for \(limits.giveUp.components.seconds) s: \(reason)")
       }
       breaks += 1
@@ -217,7 +219,7 @@ struct Download: Sendable {
   }
 
   private mutating func progress(_ now: Int64) -> [Action] {
-    guard now - lastReport >= limits.reportInterval.wholeNanoseconds else { return [] }
+    guard now - lastReport >= limits.reportInterval.nanoseconds else { return [] }
     lastReport = now
     return [.report(.downloading(kept: kept))]
   }

@@ -1,3 +1,5 @@
+internal import Reactor
+
 /// The endpoint's side of `Connect`: which gateway to try, when to wait, when a stream counts as dead.
 ///
 ///     waiting ──time──► opening ──registered──► live
@@ -76,8 +78,8 @@ struct Session: Sendable {
     self.lastSessionID = lastSessionID
     phase = .waiting(until: now, next: 0)
     backoff = Backoff(first: limits.firstWait, longest: limits.longestWait, seed: seed)
-    heartbeat = limits.heartbeat.wholeNanoseconds
-    silence = limits.silence.wholeNanoseconds
+    heartbeat = limits.heartbeat.nanoseconds
+    silence = limits.silence.nanoseconds
     leftAloneUntil = Array(repeating: Int64.min, count: gatewayCount)
   }
 
@@ -138,7 +140,7 @@ struct Session: Sendable {
       return [.close(attempt: attempt)] + stop("the same client id came again elsewhere: \(reason)")
     }
     let pause = retryAfterMilliseconds > 0 ? min(retryAfterMilliseconds, 3_600_000) * 1_000_000 : nil
-    leftAloneUntil[gateway] = now + (pause ?? limits.leaveAlone.wholeNanoseconds)
+    leftAloneUntil[gateway] = now + (pause ?? limits.leaveAlone.nanoseconds)
     return [.close(attempt: attempt)] + lost("the gateway asked to go: \(reason)", now)
   }
 
@@ -169,7 +171,7 @@ struct Session: Sendable {
       return [.offline(reason)] + open(from: (gateway + 1) % gatewayCount, tried: tried + 1, now)
     case .live(let gateway, let since, _, _):
       // A gateway that takes clients and drops them at once has to meet growing waits, too.
-      if now - since >= limits.heartbeat.wholeNanoseconds { backoff.reset() }
+      if now - since >= limits.heartbeat.nanoseconds { backoff.reset() }
       phase = .waiting(until: now + backoff.next(), next: (gateway + 1) % gatewayCount)
       return [.offline(reason)]
     case .waiting, .stopped:
@@ -191,11 +193,11 @@ struct Session: Sendable {
       return []
     }
     attempt += 1
-    phase = .opening(gateway: gateway, deadline: now + limits.opening.wholeNanoseconds, tried: tried)
+    phase = .opening(gateway: gateway, deadline: now + limits.opening.nanoseconds, tried: tried)
     return [.open(gateway: gateway, attempt: attempt, lastSessionID.map { .reconnect(lastSessionID: $0) } ?? .register)]
   }
 
   private static func agreed(_ milliseconds: Int64, _ usual: Duration) -> Int64 {
-    milliseconds > 0 ? min(max(milliseconds, 100), 300_000) * 1_000_000 : usual.wholeNanoseconds
+    milliseconds > 0 ? min(max(milliseconds, 100), 300_000) * 1_000_000 : usual.nanoseconds
   }
 }

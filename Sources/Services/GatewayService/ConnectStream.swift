@@ -116,7 +116,7 @@ final class ConnectStream: ServerStreamHandler {
 
   private func sayGoodbye(_ reason: String, retryAfter: Duration, replaced: Bool) {
     let farewell = PushV1.GoAway(
-      reason: reason, retryAfterMs: retryAfter.nanoseconds / 1_000_000, replaced: replaced)
+      reason: reason, retryAfterMs: retryAfter.wholeMilliseconds, replaced: replaced)
     call.send(EncodedMessage(PushV1.ServerMessage(payload: .goAway(farewell))))
   }
 
@@ -150,8 +150,8 @@ final class ConnectStream: ServerStreamHandler {
     node.metrics.registrations.increment()
     let answer = PushV1.Registered(
       sessionID: sessionID, nodeID: node.options.nodeID,
-      heartbeatIntervalMs: node.options.heartbeatInterval.nanoseconds / 1_000_000,
-      silenceLimitMs: node.options.silenceLimit.nanoseconds / 1_000_000, resumed: welcome.resumed)
+      heartbeatIntervalMs: node.options.heartbeatInterval.wholeMilliseconds,
+      silenceLimitMs: node.options.silenceLimit.wholeMilliseconds, resumed: welcome.resumed)
     call.send(EncodedMessage(PushV1.ServerMessage(payload: .registered(answer))))
     // The registry has this session by now: who appends to the inbox later finds it, what was appended before is read.
     node.inboxDelivery.catchUp(self)

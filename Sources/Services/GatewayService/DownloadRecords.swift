@@ -2,6 +2,7 @@ internal import FileStore
 internal import GRPC
 internal import Reactor
 internal import Redis
+internal import Routing
 internal import Telemetry
 
 /// Names one download of a file among others: the client's own word, or a random one.
@@ -13,8 +14,7 @@ struct DownloadSession {
 
   init(_ asked: String) throws(Status) {
     guard !asked.isEmpty else {
-      var generator = SystemRandomNumberGenerator()
-      text = String(generator.next(), radix: 16) + String(generator.next(), radix: 16)
+      text = Name.random()
       return
     }
     let isAllowed = asked.utf8.allSatisfy {
@@ -42,7 +42,7 @@ final class DownloadRecords {
 
   init(redis: RedisClient, lifetime: Duration, log: Logger) {
     self.redis = redis
-    self.lifetime = RedisArgument(lifetime.nanoseconds / 1_000_000)
+    self.lifetime = RedisArgument(lifetime.wholeMilliseconds)
     self.log = log
   }
 

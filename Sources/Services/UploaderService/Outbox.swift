@@ -107,7 +107,7 @@ final class Outbox {
   ///
   /// - Parameter age: entries younger than this are left to the node that is at it.
   func relay(olderThan age: Duration, resume: (FileID) async throws -> Void) async throws {
-    let before = EventLoop.wallClockMilliseconds() - age.nanoseconds / 1_000_000
+    let before = EventLoop.wallClockMilliseconds() - age.wholeMilliseconds
     let replies = try await redis.pipeline(
       (0..<Self.indexes).map {
         ["ZRANGEBYSCORE", Self.key($0), "-inf", RedisArgument(before), "LIMIT", 0, RedisArgument(limits.relayBatch)]

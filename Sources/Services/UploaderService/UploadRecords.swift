@@ -32,7 +32,7 @@ final class UploadRecords {
 
   init(redis: RedisClient, lifetime: Duration) {
     self.redis = redis
-    self.lifetime = lifetime.nanoseconds / 1_000_000
+    self.lifetime = lifetime.wholeMilliseconds
   }
 
   private static let declare = RedisScript(UploadScripts.declare)
@@ -98,7 +98,7 @@ final class UploadRecords {
 
   /// Asks to be the one that finalises.
   func beginFinalising(_ id: FileID, node: String, lease: Duration) async throws -> Finalising {
-    let reply = try await call(Self.beginFinalising, id, [.string(node), RedisArgument(Self.milliseconds(lease))])
+    let reply = try await call(Self.beginFinalising, id, [.string(node), RedisArgument(lease.wholeMilliseconds)])
     switch reply.word {
     case "ok": return .granted(fenceBefore: reply.number(1), fenceNow: reply.number(2))
     case "busy": return .busy
@@ -110,7 +110,7 @@ final class UploadRecords {
 
   /// - Returns: false when somebody else has taken over.
   func renewFinaliser(_ id: FileID, fence: Int64, lease: Duration) async throws -> Bool {
-    try await call(Self.renewFinaliser, id, [RedisArgument(fence), RedisArgument(Self.milliseconds(lease))]).isOK
+    try await call(Self.renewFinaliser, id, [RedisArgument(fence), RedisArgument(lease.wholeMilliseconds)]).isOK
   }
 
   /// - Returns: false when somebody else has taken over.
@@ -147,7 +147,6 @@ final class UploadRecords {
     return fields
   }
 
-  private static func milliseconds(_ duration: Duration) -> Int64 { duration.nanoseconds / 1_000_000 }
   private static let unreadable = Status(.internal, "The record of the upload can't be read.")
 }
 

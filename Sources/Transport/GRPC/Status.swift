@@ -1,5 +1,7 @@
 public import Bytes
+internal import HTTP2
 internal import Protobuf
+internal import Reactor
 
 /// gRPC's status codes.
 public enum StatusCode: Int, Sendable, CaseIterable {
@@ -64,17 +66,17 @@ public struct Status: Error, Sendable, Equatable, CustomStringConvertible {
 
   // MARK: On the wire
 
-  /// The trailers that carry this status.
-  func trailers(_ metadata: Metadata) -> [(name: String, value: String)] {
-    var fields = [(name: "grpc-status", value: String(code.rawValue))]
-    if !message.isEmpty { fields.append(("grpc-message", Status.percentEncoded(message, limit: 2048))) }
-    if !details.isEmpty { fields.append(("grpc-status-details-bin", Base64.unpadded(details))) }
-    if let retryAfter {
-      let (seconds, attoseconds) = max(.zero, retryAfter).components
-      fields.append(("grpc-retry-pushback-ms", String(seconds &* 1000 &+ attoseconds / 1_000_000_000_000_000)))
+  /// The trailer fields that carry this status, then those of `metadata`.
+  func trailerFields(_ metadata: Metadata = Metadata()) -> [HeaderField] {
+    var fields = [HeaderField("grpc-status", String(code.rawValue))]
+    if !message.isEmpty {
+      fields.append(HeaderField("grpc-message", Status.percentEncoded(message, limit: 2048)))
     }
-    for field in metadata { fields.append(field) }
-    return fields
+    if !details.isEmpty { fields.append(HeaderField("grpc-status-details-bin", Base64.unpadded(details))) }
+    if let retryAfter {
+      fields.append(HeaderField("grpc-retry-pushback-ms", String(max(.zero, retryAfter).wholeMilliseconds)))
+    }
+    return fields + metadata.headerFields
   }
 
   /// Reads the status out of trailers; nil when they hold none.

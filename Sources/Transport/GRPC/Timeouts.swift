@@ -1,7 +1,9 @@
+internal import Reactor
+
 /// The `grpc-timeout` header: up to eight digits and a unit.
 enum Timeouts {
   static func encode(_ duration: Duration) -> String {
-    let nanoseconds = max(0, duration.nanosecondsClamped)
+    let nanoseconds = max(0, duration.nanoseconds)
     for (unit, size) in [("n", Int64(1)), ("u", 1_000), ("m", 1_000_000), ("S", 1_000_000_000)] {
       // Rounded up: a server may not give up before its client does.
       let value = nanoseconds / size + (nanoseconds % size == 0 ? 0 : 1)
@@ -22,13 +24,5 @@ enum Timeouts {
     case "H": return .seconds(value * 3600)
     default: return nil
     }
-  }
-}
-
-extension Duration {
-  fileprivate var nanosecondsClamped: Int64 {
-    let (seconds, attoseconds) = components
-    let (product, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000_000)
-    return overflow ? .max : product + attoseconds / 1_000_000_000
   }
 }

@@ -103,8 +103,7 @@ extension Server: Http2ConnectionHandler {
     let path = headers[":path"] ?? ""
     guard let route = router.route(path) else {
       let status = Status(.unimplemented, "there is no method \(path)")
-      stream.respondAndEnd(
-        ServerCall.responseBlock, status.trailers(Metadata()).map { HeaderField($0.name, $0.value) })
+      stream.respondAndEnd(ServerCall.responseBlock, status.trailerFields())
       return nil
     }
     let context = ServerContext(route: route, headers: headers, connection: connection)

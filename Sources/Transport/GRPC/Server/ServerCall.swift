@@ -88,7 +88,7 @@ public final class ServerCall: Http2StreamHandler {
     if hasSentHeaders, status.code == .ok, status.message.isEmpty, context.trailers.isEmpty {
       stream.end(ServerCall.okTrailers)
     } else {
-      let fields = status.trailers(context.trailers).map { HeaderField($0.name, $0.value) }
+      let fields = status.trailerFields(context.trailers)
       if hasSentHeaders {
         stream.end(ServerCall.noFields, fields)
       } else {
