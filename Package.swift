@@ -50,6 +50,7 @@ let package = Package(
     library("Reactor", in: "Ground", uses: ["Bytes", "CLinux"]),
     library("Telemetry", in: "Ground"),
     library("Settings", in: "Ground", uses: ["Reactor"]),
+    library("Safeguards", in: "Ground"),
 
     // Wire: the protobuf codec and what `protoc` makes of Protos/.
     library("Protobuf", in: "Wire", uses: ["Bytes"]),
@@ -70,7 +71,9 @@ let package = Package(
     library("Kafka", in: "Stores", uses: ["Reactor", "Bytes", "CRdKafka"]),
 
     // Domain: state machines and records.
-    library("Routing", in: "Domain", uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry"]),
+    library(
+      "Routing", in: "Domain",
+      uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry", "Safeguards"]),
     library("FileStore", in: "Domain", uses: ["Reactor", "Bytes", "COpenSSL"]),
 
     // Services.
@@ -78,7 +81,7 @@ let package = Package(
       "GatewayService", in: "Services",
       uses: [
         "StandardServices", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
-        "Telemetry",
+        "Telemetry", "Safeguards",
       ]),
     library(
       "UploaderService", in: "Services",
@@ -88,7 +91,7 @@ let package = Package(
       ]),
     library(
       "AgentService", in: "Services",
-      uses: ["FileStore", "GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+      uses: ["FileStore", "GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry", "Safeguards"]),
     library(
       "PushControl", in: "Services",
       uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
@@ -98,6 +101,7 @@ let package = Package(
       "gateway",
       uses: [
         "GatewayService", "Routing", "FileStore", "GRPC", "Admin", "Redis", "Kafka", "Reactor", "Settings", "Telemetry",
+        "Safeguards",
       ]),
     program(
       "uploader",
@@ -105,7 +109,7 @@ let package = Package(
         "UploaderService", "Routing", "FileStore", "GRPC", "Admin", "Redis", "Kafka", "Reactor", "Settings",
         "Telemetry",
       ]),
-    program("agent", uses: ["AgentService", "GRPC", "Reactor", "Settings", "Telemetry"]),
+    program("agent", uses: ["AgentService", "GRPC", "Reactor", "Settings", "Telemetry", "Safeguards"]),
     program("pushctl", uses: ["PushControl", "GRPC", "Reactor", "Settings", "Telemetry"]),
     // Its `bind` stands before the C library's: see BindSteering.
     program("devbroker", uses: ["Kafka", "Settings"], exports: ["bind"]),
@@ -118,6 +122,7 @@ let package = Package(
     tests(of: "Reactor", uses: ["Bytes"]),
     tests(of: "Telemetry"),
     tests(of: "Settings", uses: ["Reactor"]),
+    tests(of: "Safeguards"),
     tests(of: "Protobuf", uses: ["Bytes"], apart: ["Protos", "reference.py"], plugins: ["GenerateProtos"]),
     tests(of: "Schema", uses: ["GRPC", "Protobuf", "Bytes"]),
     tests(of: "HTTP2", uses: ["Reactor", "Bytes"]),
@@ -132,7 +137,7 @@ let package = Package(
       of: "GatewayService",
       uses: [
         "TestSupport", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
-        "Telemetry",
+        "Telemetry", "Safeguards",
       ]),
     tests(
       of: "UploaderService",
@@ -140,7 +145,9 @@ let package = Package(
         "TestSupport", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
         "Telemetry",
       ]),
-    tests(of: "AgentService", uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+    tests(
+      of: "AgentService",
+      uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry", "Safeguards"]),
     tests(of: "PushControl", uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
   ]
 )

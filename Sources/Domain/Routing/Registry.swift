@@ -1,5 +1,6 @@
 internal import Reactor
 public import Redis
+public import Safeguards
 
 /// Who is where: the records of clients and nodes in Redis.
 ///
@@ -14,9 +15,11 @@ public final class Registry {
   public static let maximumTagBytes = 256
 
   let store: Store
+  private let safeguards: Safeguards
 
-  public init(_ redis: RedisClient) {
+  public init(_ redis: RedisClient, safeguards: Safeguards = .all) {
     store = Store(redis)
+    self.safeguards = safeguards
   }
 
   /// Checks tags that came from outside.
@@ -75,6 +78,7 @@ public final class Registry {
   public func refresh(
     _ sessions: [Refresh], nodeEpoch: Int64
   ) async -> [Result<Refreshed, RoutingError>] {
+    let sessions = await fenced(sessions)
     let requests = sessions.map { session in
       Store.Request.script(
         RegistryScripts.refresh, keys: [Key.client(session.client), Key.inbox(session.client)],
@@ -92,12 +96,24 @@ public final class Registry {
 
   /// Says that the client is away, in one pipeline. Records with another epoch stay as they are.
   public func release(_ sessions: [Refresh]) async -> [Result<Ownership, RoutingError>] {
+    let sessions = await fenced(sessions)
     let requests = sessions.map { session in
       Store.Request.script(
         RegistryScripts.release, keys: [Key.client(session.client)],
         [String(session.epoch), String(session.lastActive), Registry.lifetime])
     }
     return await store.all(requests).map { reply in reply.map { Ownership($0.number) } }
+  }
+
+  /// The sessions as they are, for the scripts to compare their epochs. Without fencing each gets the epoch that stands, as
+  /// if it owned the record.
+  private func fenced(_ sessions: [Refresh]) async -> [Refresh] {
+    guard !safeguards.contains(.fencing), let standing = try? await records(of: sessions.map(\.client)) else {
+      return sessions
+    }
+    return zip(sessions, standing).map { session, record in
+      Refresh(client: session.client, epoch: record?.epoch ?? session.epoch, lastActive: session.lastActive)
+    }
   }
 
   /// Where clients are: their records in one round trip, those of their nodes in a second one.

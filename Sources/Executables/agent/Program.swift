@@ -1,6 +1,7 @@
 import AgentService
 import Glibc
 import Reactor
+import Safeguards
 import Settings
 import Telemetry
 
@@ -52,11 +53,10 @@ struct Program {
       help: "What is logged to stderr at least: trace, debug, info, warning or error.")
     let given = options.parseCommandLine()
     let pairs = given[tags].map { ($0.key, $0.value) }
-    return (
-      AgentOptions(
-        clientID: given[clientID], gateways: given[gateways], directory: given[directory],
-        tags: Dictionary(pairs, uniquingKeysWith: { _, last in last }), printsJSON: given[json]),
-      Logger.Level(given[level]) ?? .info
-    )
+    var chosen = AgentOptions(
+      clientID: given[clientID], gateways: given[gateways], directory: given[directory],
+      tags: Dictionary(pairs, uniquingKeysWith: { _, last in last }), printsJSON: given[json])
+    chosen.safeguards = .ofEnvironment()
+    return (chosen, Logger.Level(given[level]) ?? .info)
   }
 }

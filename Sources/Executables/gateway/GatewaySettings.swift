@@ -3,6 +3,7 @@ internal import Glibc
 internal import Kafka
 internal import Reactor
 internal import Redis
+internal import Safeguards
 internal import Settings
 internal import Telemetry
 
@@ -54,6 +55,7 @@ struct GatewaySettings: Sendable {
     options.refreshInterval = parsed[refresh]
     options.maximumQueuedBytes = parsed[queued]
     options.partitions = parsed[partitions]
+    options.safeguards = .ofEnvironment()
     return GatewaySettings(
       options: options, listen: parsed[listen], admin: parsed[admin], redis: parsed[redis],
       redisOptions: redisOptions(), kafka: KafkaConnection(bootstrap: parsed[kafka], clientID: parsed[node]),

@@ -1,6 +1,7 @@
 internal import FoundationEssentials
 internal import GRPC
 public import Reactor
+internal import Safeguards
 internal import Schema
 public import Telemetry
 
@@ -241,7 +242,8 @@ public final class Agent {
   }
 
   private func take(_ message: PushV1.ServerMessage, _ handOver: () -> Void) {
-    if inbox.take(label(message)) { handOver() }
+    let isNew = inbox.take(label(message))
+    if isNew || !options.safeguards.contains(.dedupe) { handOver() }
     acknowledge(message)
   }
 

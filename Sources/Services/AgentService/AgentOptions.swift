@@ -1,4 +1,5 @@
 public import Reactor
+public import Safeguards
 
 /// What an agent is told when it starts.
 public struct AgentOptions: Sendable {
@@ -22,6 +23,8 @@ public struct AgentOptions: Sendable {
     self.printsJSON = printsJSON
   }
 
+  /// What a test leaves out.
+  public var safeguards = Safeguards.all
   var session = Session.Limits()
   var download = Download.Limits()
 }

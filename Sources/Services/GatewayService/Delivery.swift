@@ -2,6 +2,7 @@ internal import Bytes
 internal import GRPC
 internal import Reactor
 internal import Routing
+internal import Safeguards
 internal import Telemetry
 
 /// Brings records to the streams of this node. Belongs to its loop.
@@ -23,7 +24,7 @@ final class Delivery {
     case .client(let client):
       guard !write(record, to: client) else { return }
       node.metrics.missed.increment()
-      reroute(record)
+      if node.options.safeguards.contains(.rerouting) { reroute(record) }
     case .all: fanOut.add(record)
     case .moved(let client, let epoch):
       guard let stream = node.streams[client], (stream.session.epoch ?? epoch) < epoch else { return }

@@ -52,7 +52,7 @@ public final class Gateway {
     self.loop = loop
     self.redis = redis
     self.log = log
-    let clients = Registry(redis)
+    let clients = Registry(redis, safeguards: options.safeguards)
     let ledger = JobLedger(redis)
     let metrics = GatewayMetrics(registry)
     producer = try KafkaProducer(kafka, loop: loop)
@@ -63,7 +63,7 @@ public final class Gateway {
     consumer = PushConsumer(
       try KafkaConsumer(kafka, loop: loop), nodeID: options.nodeID, loop: loop, metrics: metrics, log: log
     ) { [unowned node] in node.delivery.deliver($0) }
-    consumer.onGap = { [unowned node] in node.refreshAll() }
+    consumer.onGap = { [unowned node] in node.verifyAll() }
     let directPush = DirectPush(node: node)
     self.directPush = directPush
     var router = Router()
@@ -99,13 +99,13 @@ public final class Gateway {
       switch state {
       case .connected:
         setReady(nil)
-        node.refreshAll()
+        node.verifyAll()
       case .disconnected(let error): setReady("Redis: \(error.message)")
       }
     }
     node.lease.onEvent = { [weak self] event in
       switch event {
-      case .epochChanged: self?.node.refreshAll()
+      case .epochChanged: self?.node.verifyAll()
       case .nameTaken:
         self?.setReady("another process has taken this node's name")
         self?.onEvent?(.nameTaken)

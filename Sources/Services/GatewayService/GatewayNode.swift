@@ -1,6 +1,7 @@
 internal import GRPC
 internal import Reactor
 internal import Routing
+internal import Safeguards
 internal import Schema
 internal import Telemetry
 
@@ -139,12 +140,13 @@ final class GatewayNode {
     let now = loop.now
     // A stream that closes leaves the array: so a copy is walked.
     for stream in streams.all { stream.tick(now: now) }
-    refreshDue(now: now)
+    if options.safeguards.contains(.sweep) { refreshDue(now: now) }
   }
 
   /// Vouches for every session at once, in the node's present epoch, and looks at every inbox: what was to tell of a
   /// message may have been lost.
-  func refreshAll() {
+  func verifyAll() {
+    guard options.safeguards.contains(.verification) else { return }
     for stream in streams.all { stream.refreshedAt = 0 }
     refreshDue(now: loop.now)
   }
@@ -183,7 +185,8 @@ final class GatewayNode {
           stream.refreshedAt = loop.now
           inboxDelivery.saw(head: refreshed.inbox, of: stream)
         case .lost: stream.replace()
-        case .absent: await restore(stream, session.client, nodeEpoch)
+        case .absent:
+          if options.safeguards.contains(.restoring) { await restore(stream, session.client, nodeEpoch) }
         }
       case .failure(let error): log.debug("session not refreshed", ["client": session.client, "error": error.message])
       }

@@ -1,4 +1,5 @@
 internal import Routing
+public import Safeguards
 
 /// What a gateway is told when it starts, and its limits.
 public struct GatewayOptions: Sendable {
@@ -24,6 +25,8 @@ public struct GatewayOptions: Sendable {
   public var partitions = 16
   /// What a client is told to wait for before it comes back to a node that ends.
   public var drainRetry: Duration = .seconds(10)
+  /// What a test leaves out.
+  public var safeguards = Safeguards.all
 
   public init(nodeID: String, address: String = "") {
     self.nodeID = nodeID

@@ -89,6 +89,11 @@ struct InboxCursor: Equatable {
     return .read
   }
 
+  /// Takes what lies before a message for covered, unread. Only for a node without replay.
+  mutating func jump(to place: InboxPlace) {
+    (inboxID, covered, written) = (place.inboxID, place.previous, place.previous)
+  }
+
   /// A message goes out: says what it is labelled with.
   mutating func wrote(_ seq: Int64) -> Label {
     let label = Label(inboxID: inboxID, seq: seq, previous: written, redelivered: seq <= writtenBefore)

@@ -3,6 +3,7 @@ internal import GRPC
 internal import Protobuf
 internal import Reactor
 internal import Routing
+internal import Safeguards
 internal import Schema
 internal import Telemetry
 
@@ -22,6 +23,7 @@ final class InboxDelivery {
 
   /// A record has come for a client of this node.
   func deliver(_ record: PushRecord, at place: InboxPlace, to stream: ConnectStream) {
+    guard node.options.safeguards.contains(.replay) else { return writeAlone(record, at: place, to: stream) }
     switch stream.cursor.poked(place) {
     case .drop: break
     case .read: catchUp(stream)
@@ -34,6 +36,12 @@ final class InboxDelivery {
     }
   }
 
+  /// What is left of an inbox without its replay: what comes while the client is here.
+  private func writeAlone(_ record: PushRecord, at place: InboxPlace, to stream: ConnectStream) {
+    stream.cursor.jump(to: place)
+    write(record.message, record.messageID, place.seq, to: stream)
+  }
+
   /// An inbox has been looked at.
   func saw(head: InboxPosition, of stream: ConnectStream) {
     guard stream.cursor.saw(head: head) else { return }
@@ -43,7 +51,9 @@ final class InboxDelivery {
 
   /// Reads the inbox of a session that is behind, until it is live or its stream has no more room.
   func catchUp(_ stream: ConnectStream) {
-    guard !stream.isReadingInbox, stream.cursor.phase == .behind, stream.session.epoch != nil else { return }
+    guard !stream.isReadingInbox, stream.cursor.phase == .behind, stream.session.epoch != nil,
+      node.options.safeguards.contains(.replay)
+    else { return }
     stream.isReadingInbox = true
     node.loop.spawn { [self] in
       while await readPage(for: stream) {}
