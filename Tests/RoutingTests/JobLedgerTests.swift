@@ -1,7 +1,8 @@
 import Redis
-import Routing
 import Schema
 import Testing
+
+@testable import Routing
 
 @Suite(.timeLimit(.minutes(1))) struct JobLedgerTests {
   static func job(_ id: String, text: String = "hello") -> PushV1.Job {
@@ -111,12 +112,12 @@ import Testing
       for number in 0..<25 {
         _ = try await ledger.open(Self.job("j\(number)"), notice: nil, now: 1_800_000_000_000 + Int64(number))
       }
-      let first = try await ledger.recent(limit: 10)
+      let first = try await ledger.recent(limit: 10, at: 0)
       #expect(first.jobs.map(\.job.jobID) == (15..<25).reversed().map { "j\($0)" })
-      let rest = try await ledger.recent(skip: first.next ?? 0, limit: 100)
+      let rest = try await ledger.recent(skip: first.next ?? 0, limit: 100, at: 0)
       #expect(rest.jobs.count == 15 && rest.next == nil)
       try await ledger.addRows("j3", ["a"], now: 1)
-      #expect(try await ledger.recent(runningOnly: true).jobs.map(\.job.jobID) == ["j3"])
+      #expect(try await ledger.recent(runningOnly: true, at: 0).jobs.map(\.job.jobID) == ["j3"])
       #expect(try await ledger.cancel("j3", reason: "enough", now: 2))
       #expect(try await !ledger.cancel("j3", reason: "again", now: 3))
       let cancelled = try await ledger.summary(of: "j3")
@@ -177,6 +178,96 @@ import Testing
         try await ledger.summary(of: "j", at: 6000).counts.filter { $0.value > 0 } == [.downloading: 1, .expired: 1])
       #expect(try await ledger.summary(of: "j", at: 9000).state == .failed)
       #expect(try await JobLedgerTests.rows(ledger, "j")["a"]?.reason == "The job's deadline passed.")
+    }
+  }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct DeadlinesTests {
+  static func open(_ ledger: JobLedger, _ id: String, ttl: Int64, deadline: Int64 = 0) async throws {
+    var job = JobLedgerTests.job(id)
+    (job.ttlMs, job.deadlineMs) = (ttl, deadline)
+    _ = try await ledger.open(job, notice: nil, now: 5000)
+    try await ledger.addRows(id, ["a", "b"], now: 5000)
+  }
+
+  @Test func rowsEndWhenNobodyReadsTheJob() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      try await Self.open(ledger, "soon", ttl: 1000)
+      try await Self.open(ledger, "later", ttl: 100_000, deadline: 9000)
+      try await ledger.take([RowStep(job: "soon", clients: ["a"], to: .acknowledged)], now: 5001)
+      #expect(try await ledger.endDue(now: 5999).jobs == 0)
+      #expect(try await ledger.endDue(now: 6000).jobs == 1)
+      let counts = try await ledger.summary(of: "soon").counts.filter { $0.value > 0 }
+      #expect(counts == [.acknowledged: 1, .expired: 1])
+      #expect(try await ledger.summary(of: "later").state == .running)
+      #expect(try await ledger.endDue(now: 9000).jobs == 1)
+      #expect(try await ledger.summary(of: "later").state == .failed)
+      #expect(try await redis.send("ZCARD", "index:{deadlines}").asInteger == 0)
+    }
+  }
+
+  @Test func aClaimKeepsOthersOutUntilItEnds() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      try await Self.open(ledger, "j", ttl: 1000)
+      let claimed = try await ledger.store.one(
+        .script(JobLedgerScripts.claimDue, keys: ["index:{deadlines}"], ["6000", "36000", "20"]))
+      #expect(claimed.elements.map(\.text) == ["j"])
+      #expect(try await ledger.endDue(now: 35_999).jobs == 0)
+      // The node that had claimed it has died.
+      #expect(try await ledger.endDue(now: 36_000).jobs == 1)
+      #expect(try await ledger.summary(of: "j").state == .failed)
+    }
+  }
+
+  @Test func aDownloadUnderWayComesAgainAtTheDeadline() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      var job = JobLedgerTests.job("j")
+      job.payload = .fileID("f")
+      job.ttlMs = 1000
+      _ = try await ledger.open(job, notice: PushV1.FileNotice(fileID: "f"), now: 5000)
+      try await ledger.addRows("j", ["a"], now: 5000)
+      try await ledger.take([RowStep(job: "j", clients: ["a"], to: .downloading)], now: 5001)
+      #expect(try await ledger.endDue(now: 6000).jobs == 1)
+      #expect(try await ledger.summary(of: "j").state == .running)
+      // It has no deadline of its own: a day after the time to live.
+      let deadline: Int64 = 6000 + 86_400_000
+      #expect(try await ledger.endDue(now: deadline - 1).jobs == 0)
+      #expect(try await ledger.endDue(now: deadline).jobs == 1)
+      #expect(try await ledger.summary(of: "j").counts.filter { $0.value > 0 } == [.expired: 1])
+    }
+  }
+
+  @Test func aListShowsRowsThatAreOverAsExpired() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      // The list forgets what is older than a week.
+      let now: Int64 = 1_800_000_000_000
+      var job = JobLedgerTests.job("j")
+      job.ttlMs = 1000
+      _ = try await ledger.open(job, notice: nil, now: now)
+      try await ledger.addRows("j", ["a", "b"], now: now)
+      #expect(try await ledger.recent(runningOnly: true, at: now + 999).jobs.map(\.job.jobID) == ["j"])
+      #expect(try await ledger.recent(runningOnly: true, at: now + 1000).jobs.isEmpty)
+      let listed = try await ledger.recent(at: now + 1000).jobs
+      #expect(listed.map(\.state) == [.failed] && listed[0].counts.filter { $0.value > 0 } == [.expired: 2])
+      // Nothing was written for that.
+      #expect(try await ledger.summary(of: "j").state == .running)
+    }
+  }
+
+  @Test func aDeadlineThatIsOverIsNoneAnyMore() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      for number in 0..<45 { try await Self.open(ledger, "j\(number)", ttl: 1000) }
+      // A job whose keys are gone leaves the index as well.
+      _ = try await redis.send("DEL", "job:{j7}")
+      var looks = 0
+      while try await ledger.endDue(now: 6000).mayBeMore { looks += 1 }
+      #expect(looks == 2)
+      #expect(try await redis.send("ZCARD", "index:{deadlines}").asInteger == 0)
     }
   }
 }

@@ -13,6 +13,8 @@ internal import Redis
 enum InboxScripts {
   /// Messages that one call drops at most, so that it holds Redis for a few milliseconds.
   static let batch = 1000
+  /// ms by which the keys' lifetime may fall short before an append extends it again.
+  static let lifetimeSlack = 60_000
   /// Ids of acknowledged messages that are kept, to know a publisher's retry by.
   static let rememberedIDs = 128
 
@@ -21,20 +23,26 @@ enum InboxScripts {
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     local moment = time[1] * 1000000 + time[2]
     local function text(number) return string.format('%.0f', number) end
-    local function drop(seq)
-      local message = redis.call('HGET', KEYS[2], seq)
-      redis.call('ZREM', KEYS[4], seq)
-      if not message then return false end
-      redis.call('HDEL', KEYS[2], seq)
-      redis.call('HINCRBY', KEYS[1], 'count', -1)
-      redis.call('HINCRBY', KEYS[1], 'bytes', -#message)
-      return true
+    local function drop(seqs)
+      local dropped, count, bytes = {}, 0, 0
+      for i, seq in ipairs(seqs) do
+        local size = redis.call('HSTRLEN', KEYS[2], seq)
+        dropped[i] = size > 0
+        if size > 0 then count, bytes = count + 1, bytes + size end
+      end
+      if #seqs > 0 then redis.call('ZREM', KEYS[4], unpack(seqs)) end
+      if count > 0 then
+        redis.call('HDEL', KEYS[2], unpack(seqs))
+        redis.call('HINCRBY', KEYS[1], 'count', -count)
+        redis.call('HINCRBY', KEYS[1], 'bytes', -bytes)
+      end
+      return dropped
     end
     local function expire()
-      for _, seq in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', text(now), 'LIMIT', 0, \(batch))) do
-        drop(seq)
-        redis.call('ZREMRANGEBYSCORE', KEYS[3], seq, seq)
-      end
+      local seqs = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', text(now), 'LIMIT', 0, \(batch))
+      if #seqs == 0 then return end
+      drop(seqs)
+      for _, seq in ipairs(seqs) do redis.call('ZREMRANGEBYSCORE', KEYS[3], seq, seq) end
     end
 
     """
@@ -78,8 +86,13 @@ enum InboxScripts {
       redis.call('HSET', KEYS[2], text(seq), ARGV[2])
       redis.call('ZADD', KEYS[3], text(seq), ARGV[1])
       if expires > 0 then redis.call('ZADD', KEYS[4], ARGV[3], text(seq)) end
-      local life = math.max(tonumber(ARGV[7]), expires - now, redis.call('PTTL', KEYS[1]))
-      for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], text(life)) end
+      local left = redis.call('PTTL', KEYS[1])
+      local life = math.max(tonumber(ARGV[7]), expires - now, left)
+      if count == 0 or life > left + \(lifetimeSlack) then
+        for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], text(life)) end
+      elseif expires > 0 and redis.call('ZCARD', KEYS[4]) == 1 then
+        redis.call('PEXPIRE', KEYS[4], text(life))
+      end
       return {0, seq, tonumber(before[2] or '0'), id, node, epoch}
       """)
 
@@ -147,7 +160,7 @@ enum InboxScripts {
       if not box[1] then return answer end
       for i = 4, #ARGV do
         local seq = redis.call('ZSCORE', KEYS[3], ARGV[i])
-        if seq then drop(text(tonumber(seq))) end
+        if seq then drop({text(tonumber(seq))}) end
       end
       if box[1] ~= ARGV[1] then return answer end
       local head = tonumber(box[4] or '0')
@@ -156,8 +169,10 @@ enum InboxScripts {
       local before, acked = tonumber(box[2] or '0'), math.min(tonumber(ARGV[2]), head)
       if acked <= before then return answer end
       local done = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. text(before), text(acked), 'WITHSCORES', 'LIMIT', 0, \(batch))
-      for i = 1, #done, 2 do
-        if drop(text(tonumber(done[i + 1]))) then answer[#answer + 1] = done[i] end
+      local seqs = {}
+      for i = 2, #done, 2 do seqs[i / 2] = text(tonumber(done[i])) end
+      for i, dropped in ipairs(drop(seqs)) do
+        if dropped then answer[#answer + 1] = done[2 * i - 1] end
       end
       if #done == \(2 * batch) then
         acked = tonumber(done[#done])

@@ -59,9 +59,12 @@ public final class JobDispatch {
   ) async throws(RoutingError) -> (targets: Int, stored: Int) {
     var seen: Set<String> = []
     let clients = named.filter { seen.insert($0).inserted }
-    try await ledger.addRows(job.jobID, clients, now: EventLoop.wallClockMilliseconds())
-    // A repeated submission finds rows that are further already: those have been sent.
-    let waiting = try await ledger.allRows(of: job.jobID).filter { $0.state == .accepted }.map(\.clientID)
+    let added = try await ledger.addRows(job.jobID, clients, now: EventLoop.wallClockMilliseconds())
+    var waiting = clients
+    if added < clients.count {
+      // A repeated submission finds rows that are further already: those have been sent.
+      waiting = try await ledger.allRows(of: job.jobID).filter { $0.state == .accepted }.map(\.clientID)
+    }
     let records = waiting.map { client in
       JobDispatch.record(job, message, .client(client), MessageID(job: job.jobID, client: client))
     }

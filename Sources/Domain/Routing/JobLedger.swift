@@ -35,7 +35,7 @@ public final class JobLedger {
   ) async throws(RoutingError) -> Opened {
     let kind: JobKind = notice == nil ? .message : .file
     let lifetime = JobLedger.lifetime.wholeMilliseconds
-    let replies = await store.all([
+    var requests: [Store.Request] = [
       .script(
         JobLedgerScripts.open, keys: [.string(Key.job(job.jobID))],
         [
@@ -44,7 +44,12 @@ public final class JobLedger {
         ]),
       .command(["ZADD", Key.jobs, "NX", String(now), job.jobID]),
       .command(["ZREMRANGEBYSCORE", Key.jobs, "-inf", "(\(now - lifetime)"]),
-    ])
+    ]
+    if JobLedger.keepsRows(of: job) {
+      // A repeated submission schedules a look more, which finds out when the next one is due.
+      requests.append(schedule(job.jobID, at: JobLedger.firstEnd(of: job, submittedAt: now)))
+    }
+    let replies = await store.all(requests)
     for reply in replies { _ = try reply.get() }
     switch try replies[0].get().number {
     case 0: return .new
@@ -54,12 +59,17 @@ public final class JobLedger {
   }
 
   /// Adds rows in the state ACCEPTED; a client that has one keeps it.
-  public func addRows(_ job: String, _ clients: [String], now: Int64) async throws(RoutingError) {
+  ///
+  /// - Returns: how many are new.
+  @discardableResult
+  public func addRows(_ job: String, _ clients: [String], now: Int64) async throws(RoutingError) -> Int {
     let head: [RedisArgument] = [.integer(now), .integer(JobLedger.lifetime.wholeMilliseconds)]
     let requests = slices(of: clients).map { slice in
       Store.Request.script(JobLedgerScripts.addRows, keys: keys(job, slice), head + slice.map { .string($0) })
     }
-    for reply in await store.all(requests) { _ = try reply.get() }
+    var added = 0
+    for reply in await store.all(requests) { added += Int(try reply.get().number) }
+    return added
   }
 
   /// Takes rows through their steps, in order, in one pipeline.

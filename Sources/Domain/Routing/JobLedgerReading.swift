@@ -15,27 +15,6 @@ extension JobLedger {
     return summary
   }
 
-  /// What the row of a client says whose message was not acknowledged in its time.
-  public static let expiredReason = "Its time to live ended."
-
-  /// Ends the rows of clients that were silent for too long: those that wait for a message past its time to live, and all
-  /// that are open past the job's deadline. Nobody else looks at the clock for them, so whoever reads a job comes here
-  /// first.
-  ///
-  /// - Returns: the job as it is then.
-  public func summary(of job: String, at now: Int64) async throws(RoutingError) -> JobSummary {
-    let summary = try await self.summary(of: job)
-    guard !summary.statesThatEnd(at: now).isEmpty else { return summary }
-    let ending = summary.statesThatEnd(at: now)
-    let isPastDeadline = summary.isPastDeadline(at: now)
-    let clients = try await allRows(of: job).filter { row in
-      JobRowState(rawValue: UInt8(clamping: row.state.rawValue)).map { ending.contains($0) } ?? false
-    }.map(\.clientID)
-    let reason = isPastDeadline ? "The job's deadline passed." : JobLedger.expiredReason
-    try await take([RowStep(job: job, clients: clients, to: .expired, RowFields(reason: reason))], now: now)
-    return try await self.summary(of: job)
-  }
-
   public struct Rows: Sendable {
     public var rows: [PushV1.JobTarget]
     /// The ordinal of the last one: where to go on.
@@ -85,10 +64,12 @@ extension JobLedger {
 
   /// Jobs, the newest first.
   ///
-  /// - Parameter skip: `next` of the page before; 0 for the first page. A job that is submitted meanwhile moves the rest
-  ///   by one place: the last one of a page may come again on the next.
+  /// - Parameters:
+  ///   - skip: `next` of the page before; 0 for the first page. A job that is submitted meanwhile moves the rest by one
+  ///     place: the last one of a page may come again on the next.
+  ///   - now: ms since the epoch; rows that are over by then count as ended.
   public func recent(
-    skip: Int = 0, limit: Int = maximumJobs, runningOnly: Bool = false
+    skip: Int = 0, limit: Int = maximumJobs, runningOnly: Bool = false, at now: Int64
   ) async throws(RoutingError) -> Jobs {
     let limit = min(max(1, limit), JobLedger.maximumJobs)
     let ids = try await store.one(
@@ -96,7 +77,7 @@ extension JobLedger {
     ).elements.map(\.text)
     var jobs: [JobSummary] = []
     for reply in await store.all(ids.map { .command(["HGETALL", Key.job($0)]) }) {
-      guard let summary = try JobSummary(try reply.get().pairs) else { continue }
+      guard let summary = try JobSummary(try reply.get().pairs)?.settled(at: now) else { continue }
       if !runningOnly || !summary.state.isEnd { jobs.append(summary) }
     }
     return Jobs(jobs: jobs, next: ids.count == limit ? skip + limit : nil)

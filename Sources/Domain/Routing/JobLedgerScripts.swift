@@ -30,16 +30,23 @@ enum JobLedgerScripts {
   /// - Answers: how many rows are new
   static let addRows = RedisScript(
     """
-    local added = 0
+    local ordinal = tonumber(redis.call('HGET', KEYS[1], 'ordinal') or '0')
+    local places = {}
     for i = 3, #KEYS do
       if redis.call('HSETNX', KEYS[i], 'state', '1') == 1 then
-        added = added + 1
         redis.call('HSET', KEYS[i], 'updated_at', ARGV[1])
         redis.call('PEXPIRE', KEYS[i], ARGV[2])
-        redis.call('ZADD', KEYS[2], redis.call('HINCRBY', KEYS[1], 'ordinal', 1), ARGV[i])
+        ordinal = ordinal + 1
+        places[#places + 1] = ordinal
+        places[#places + 1] = ARGV[i]
       end
     end
-    if added > 0 then redis.call('HINCRBY', KEYS[1], 's1', added) end
+    local added = #places / 2
+    if added > 0 then
+      redis.call('ZADD', KEYS[2], unpack(places))
+      redis.call('HSET', KEYS[1], 'ordinal', ordinal)
+      redis.call('HINCRBY', KEYS[1], 's1', added)
+    end
     redis.call('PEXPIRE', KEYS[2], ARGV[2])
     return added
     """)
@@ -53,28 +60,47 @@ enum JobLedgerScripts {
   /// - Answers: how many rows took the step
   static let step = RedisScript(
     """
-    local kind = redis.call('HGET', KEYS[1], 'kind')
-    if not kind then return 0 end
+    local job = redis.call('HMGET', KEYS[1], 'kind', 'ordinal')
+    if not job[1] then return 0 end
     local allowed = ARGV[2]
-    if kind == 'file' then allowed = ARGV[3] end
+    if job[1] == 'file' then allowed = ARGV[3] end
     local fields = {}
     local last = 5 + 2 * tonumber(ARGV[5])
     for i = 6, last do fields[#fields + 1] = ARGV[i] end
-    local changed = 0
+    local ordinal = tonumber(job[2])
+    local before, places = {}, {}
     for i = 3, #KEYS do
       local state = redis.call('HGET', KEYS[i], 'state')
       if state and string.find(allowed, state, 1, true) then
         redis.call('HSET', KEYS[i], 'state', ARGV[1], 'updated_at', ARGV[4], unpack(fields))
-        if state ~= ARGV[1] then
-          redis.call('HINCRBY', KEYS[1], 's' .. state, -1)
-          redis.call('HINCRBY', KEYS[1], 's' .. ARGV[1], 1)
-        end
-        redis.call('ZADD', KEYS[2], redis.call('HINCRBY', KEYS[1], 'ordinal', 1), ARGV[last + i - 2])
-        changed = changed + 1
+        before[state] = (before[state] or 0) + 1
+        ordinal = ordinal + 1
+        places[#places + 1] = ordinal
+        places[#places + 1] = ARGV[last + i - 2]
       end
     end
-    if changed > 0 then redis.call('HSET', KEYS[1], 'updated_at', ARGV[4]) end
-    return changed
+    if #places == 0 then return 0 end
+    redis.call('ZADD', KEYS[2], unpack(places))
+    redis.call('HSET', KEYS[1], 'ordinal', ordinal, 'updated_at', ARGV[4])
+    for state, count in pairs(before) do
+      if state ~= ARGV[1] then
+        redis.call('HINCRBY', KEYS[1], 's' .. state, -count)
+        redis.call('HINCRBY', KEYS[1], 's' .. ARGV[1], count)
+      end
+    end
+    return #places / 2
+    """)
+
+  /// Takes jobs whose rows are due to end, for a while: nobody else is given them before that has passed.
+  ///
+  /// - KEYS: `index:{deadlines}`
+  /// - ARGV: now in ms since the epoch, when the claim ends in ms since the epoch, how many at most
+  /// - Answers: their ids
+  static let claimDue = RedisScript(
+    """
+    local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])
+    for _, job in ipairs(due) do redis.call('ZADD', KEYS[1], ARGV[2], job) end
+    return due
     """)
 
   /// Marks a job as cancelled, once.

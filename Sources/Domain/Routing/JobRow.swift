@@ -113,20 +113,6 @@ public struct JobSummary: Sendable {
     return JobState(counts: counts, kind: kind, isCancelled: isCancelled)
   }
 
-  func isPastDeadline(at now: Int64) -> Bool { job.deadlineMs > 0 && now >= job.deadlineMs }
-
-  /// The states of rows that are over by now, of those that there are.
-  func statesThatEnd(at now: Int64) -> Set<JobRowState> {
-    guard JobLedger.keepsRows(of: job), !state.isEnd else { return [] }
-    var states: Set<JobRowState> = []
-    if isPastDeadline(at: now) {
-      states = Set(JobRowState.allCases.filter { !$0.isEnd(of: kind) })
-    } else if now >= submittedAt &+ JobDispatch.timeToLive(of: job) {
-      states = [.accepted, .routed, .written]
-    }
-    return states.filter { (counts[$0] ?? 0) > 0 }
-  }
-
   /// nil for an empty hash: there is no such job.
   init?(_ fields: [(name: String, value: RedisValue)]) throws(RoutingError) {
     guard !fields.isEmpty else { return nil }

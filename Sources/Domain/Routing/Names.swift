@@ -89,4 +89,6 @@ enum Key {
   static func row(of job: String, _ client: String) -> String { "job:{\(job)}:row:\(client)" }
   /// Job ids by the time of their submission.
   static let jobs = "index:{jobs}"
+  /// Job ids by the time when rows of theirs are to end that nobody has ended by then.
+  static let deadlines = "index:{deadlines}"
 }

@@ -18,6 +18,7 @@ final class GatewayNode {
   let reports: LedgerReports
   let lease: NodeLease
   let settlements: InboxSettlements
+  private let deadlines: JobDeadlines
   private let inboxes: Inboxes
   private(set) lazy var inboxDelivery = InboxDelivery(node: self, inboxes: inboxes)
   private(set) lazy var delivery = Delivery(node: self)
@@ -42,6 +43,7 @@ final class GatewayNode {
     streams = ClientStreams(metrics: metrics)
     reports = LedgerReports(ledger: ledger, loop: loop, nodeID: options.nodeID, metrics: metrics, log: log)
     lease = NodeLease(registry: registry, options: options, loop: loop, metrics: metrics, log: log)
+    deadlines = JobDeadlines(ledger: ledger, loop: loop, log: log)
     inboxes = Inboxes(registry)
     settlements = InboxSettlements(inboxes: inboxes, reports: reports, loop: loop, metrics: metrics, log: log)
     lease.clientCount = { [unowned self] in streams.clientCount }
@@ -126,7 +128,7 @@ final class GatewayNode {
 
   // MARK: The sweep
 
-  /// Looks through the streams every second: for silence, and for sessions whose records are due.
+  /// Looks every second through the streams, for silence and for sessions whose records are due, and for jobs that are.
   func startSweeping() {
     isSweeping = true
     loop.schedule(after: GatewayLimits.sweepInterval) { [weak self] in
@@ -141,6 +143,7 @@ final class GatewayNode {
     // A stream that closes leaves the array: so a copy is walked.
     for stream in streams.all { stream.tick(now: now) }
     if options.safeguards.contains(.sweep) { refreshDue(now: now) }
+    deadlines.look()
   }
 
   /// Vouches for every session at once, in the node's present epoch, and looks at every inbox: what was to tell of a

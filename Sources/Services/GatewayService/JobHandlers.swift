@@ -63,7 +63,8 @@ final class JobHandlers: PushV1.JobServiceHandler {
     guard request.pageSize >= 0 else { throw Status(.invalidArgument, "The page size is negative.") }
     return try await translated { () async throws(RoutingError) in
       let limit = request.pageSize == 0 ? JobLedger.maximumJobs : Int(request.pageSize)
-      let page = try await ledger.recent(skip: skip, limit: limit, runningOnly: request.runningOnly)
+      let page = try await ledger.recent(
+        skip: skip, limit: limit, runningOnly: request.runningOnly, at: EventLoop.wallClockMilliseconds())
       let jobs = page.jobs.map { summary in
         var status = JobHandlers.status(summary, [])
         // A hundred jobs with ten thousand ids each would be no list.

@@ -7,13 +7,16 @@ internal import Telemetry
 ///
 /// Belongs to the node's loop. All that a turn produces goes out as one pipeline, rows of one job with the same step
 /// together; while it is under way, the next one gathers. Percentages are kept back for a while, and only the last one
-/// goes out.
+/// goes out. So is what was written to clients that acknowledge: an acknowledgement that comes meanwhile takes its place,
+/// and the row takes one step instead of two.
 final class LedgerReports: TurnEnding {
   /// Rows that wait for Redis at most; past that new reports are dropped and counted. What a report says is seen again
   /// when the client repeats it.
   static let maximumPending = 200_000
   /// How long a percentage waits for a newer one.
   static let progressInterval: Duration = .milliseconds(250)
+  /// How long the word that a message was written waits for its acknowledgement, at least; at most twice that.
+  static let writtenInterval: Duration = .milliseconds(250)
   /// Before a pipeline that failed is sent again.
   static let retryDelay: Duration = .seconds(1)
   /// Texts of clients are cut to this many characters.
@@ -41,6 +44,10 @@ final class LedgerReports: TurnEnding {
   private var counts: [String: Int] = [:]
   private var progress: [Row: RowFields] = [:]
   private var progressTimer: LoopTimer?
+  /// Rows whose message was written and isn't acknowledged so far: since the last tick of the timer, and before it.
+  private var written: Set<Row> = []
+  private var writtenBefore: Set<Row> = []
+  private var writtenTimer: LoopTimer?
   private var isTurnEndDue = false
   private var isSending = false
   private let sent = Wakeup()
@@ -68,7 +75,27 @@ final class LedgerReports: TurnEnding {
   /// A message was written to a client's stream.
   func written(_ job: String, _ client: String, acknowledges: Bool) {
     // One that doesn't acknowledge counts as having what was written to it.
-    step(job, client, to: acknowledges ? .written : .acknowledged, RowFields(reason: "", gateway: nodeID))
+    guard acknowledges else { return acknowledged(job, client) }
+    guard pending + written.count + writtenBefore.count < LedgerReports.maximumPending else {
+      return metrics.droppedReports.increment()
+    }
+    written.insert(Row(job: job, client: client))
+    if writtenTimer == nil { startWrittenTimer() }
+  }
+
+  private func startWrittenTimer() {
+    writtenTimer = loop.schedule(after: LedgerReports.writtenInterval) { [unowned self] in
+      writtenTimer = nil
+      flush(&writtenBefore)
+      swap(&written, &writtenBefore)
+      if !writtenBefore.isEmpty { startWrittenTimer() }
+    }
+  }
+
+  private func flush(_ rows: inout Set<Row>) {
+    let steps = rows
+    rows = []
+    for row in steps { step(row.job, row.client, to: .written, RowFields(reason: "", gateway: nodeID)) }
   }
 
   /// A message of a job without rows was written to some clients.
@@ -85,6 +112,10 @@ final class LedgerReports: TurnEnding {
   }
 
   func acknowledged(_ job: String, _ client: String) {
+    if writtenTimer != nil {
+      let row = Row(job: job, client: client)
+      if written.remove(row) == nil { writtenBefore.remove(row) }
+    }
     // What the row said before of waiting, or of failing, is over.
     step(job, client, to: .acknowledged, RowFields(reason: "", gateway: nodeID))
   }
@@ -168,6 +199,10 @@ final class LedgerReports: TurnEnding {
   /// Sends what is there, percentages too, and waits for the answer, for a while.
   func flush(within limit: Duration) async {
     flushProgress()
+    writtenTimer?.cancel()
+    writtenTimer = nil
+    flush(&writtenBefore)
+    flush(&written)
     turnEnded()
     guard isSending else { return }
     let timer = loop.schedule(after: limit) { [sent] in sent.fire() }
