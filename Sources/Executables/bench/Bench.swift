@@ -11,6 +11,8 @@ enum Bench {
         ("idle", "Opens Connect streams and leaves them alone: memory per stream."),
         ("fanout", "Sends texts to every stream at once (a job for all): CPU per delivery."),
         ("push", "Sends texts to one stream after the other (PushToClient): CPU per push."),
+        ("load", "Sends texts to named endpoints at a steady rate (JobService): CPU per delivery, and latency."),
+        ("reconnect", "Lets many endpoints come back at once with messages waiting for each."),
         ("serve", "Answers PushToClient without a cluster behind it: the server for unary comparisons."),
       ])
     let (command, arguments) = commands.selectFromCommandLine()
@@ -18,6 +20,8 @@ enum Bench {
     case "idle": run { try await Idle(arguments).run($0) }
     case "fanout": run { try await Fanout(arguments).run($0) }
     case "push": run { try await Push(arguments).run($0) }
+    case "load": run { try await Load(arguments).run($0) }
+    case "reconnect": run { try await Reconnect(arguments).run($0) }
     default: run { try await Serve(arguments).run($0) }
     }
   }
