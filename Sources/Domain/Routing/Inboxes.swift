@@ -20,6 +20,8 @@ public final class Inboxes {
   public static let pageMessages = 200
   /// Bytes of one page at most; a single message may be longer.
   public static let pageBytes = 512 << 10
+  /// Settlements that one node has under way at once: each takes out up to a thousand messages.
+  static let settlementsAtOnce = 100
   /// Positions of one client that are looked at.
   public static let maximumPositions = 16
 
@@ -120,7 +122,7 @@ public final class Inboxes {
         [.string(settlement.inboxID), .integer(settlement.acknowledged), .integer(settlement.written)]
           + settlement.messageIDs.map { .string($0) })
     }
-    return await store.all(requests).map { reply in
+    return await store.all(requests, atOnce: Inboxes.settlementsAtOnce).map { reply in
       reply.map { value in
         let answer = value.elements
         return Settled(messageIDs: answer.dropFirst().map(\.text), isComplete: answer.first?.number != 1)

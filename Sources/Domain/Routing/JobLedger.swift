@@ -13,6 +13,8 @@ public final class JobLedger {
   public static let lifetime: Duration = .seconds(7 * 24 * 3600)
   /// Rows that one script touches at most: it holds Redis for about a millisecond.
   static let rowsPerScript = 200
+  /// Scripts over rows that one node has under way at once: they hold Redis for some ten milliseconds.
+  static let scriptsAtOnce = 20
 
   let store: Store
 
@@ -68,7 +70,7 @@ public final class JobLedger {
       Store.Request.script(JobLedgerScripts.addRows, keys: keys(job, slice), head + slice.map { .string($0) })
     }
     var added = 0
-    for reply in await store.all(requests) { added += Int(try reply.get().number) }
+    for reply in await store.all(requests, atOnce: JobLedger.scriptsAtOnce) { added += Int(try reply.get().number) }
     return added
   }
 
@@ -93,7 +95,8 @@ public final class JobLedger {
       }
     }
     var counts = Array(repeating: 0, count: steps.count)
-    for (owner, reply) in zip(owners, await store.all(requests)) { counts[owner] += Int(try reply.get().number) }
+    let replies = await store.all(requests, atOnce: JobLedger.scriptsAtOnce)
+    for (owner, reply) in zip(owners, replies) { counts[owner] += Int(try reply.get().number) }
     return counts
   }
 

@@ -28,13 +28,16 @@ struct Store {
   }
 
   /// One answer each, in order.
-  func all(_ requests: [Request]) async -> [Result<RedisValue, RoutingError>] {
+  ///
+  /// - Parameter atOnce: how many are under way at the same time. Redis does one after the other: what stands before a
+  ///   command of somebody else is how long that one waits, so long scripts go in short pipelines.
+  func all(_ requests: [Request], atOnce: Int = pipelineLength) async -> [Result<RedisValue, RoutingError>] {
     var answers: [Result<RedisValue, RoutingError>] = []
     answers.reserveCapacity(requests.count)
     var rest = requests[...]
     while !rest.isEmpty {
-      answers += await pipeline(rest.prefix(Store.pipelineLength))
-      rest = rest.dropFirst(Store.pipelineLength)
+      answers += await pipeline(rest.prefix(atOnce))
+      rest = rest.dropFirst(atOnce)
     }
     return answers
   }

@@ -12,9 +12,13 @@ final class InboxDelivery {
   /// Before an inbox that could not be read is read again.
   static let retryDelay: Duration = .seconds(1)
   static let source = "inbox"
+  /// Inboxes that are read at once. When thousands of clients come back, Redis would be busy with their inboxes for seconds,
+  /// and leases and registrations stand behind them in the queue.
+  static let readsAtOnce = 32
 
   private unowned let node: GatewayNode
   private let inboxes: Inboxes
+  private let reads = Turnstile(places: readsAtOnce)
 
   init(node: GatewayNode, inboxes: Inboxes) {
     self.node = node
@@ -64,15 +68,21 @@ final class InboxDelivery {
   /// - Returns: whether to read on.
   private func readPage(for stream: ConnectStream) async -> Bool {
     guard let client = stream.session.client, stream.session.epoch != nil, stream.hasRoom(for: 0) else { return false }
-    stream.cursor.beganReading()
     do throws(RoutingError) {
-      let page = try await inboxes.read(client, after: stream.cursor.positions)
+      let page = try await read(client, for: stream)
       guard stream.session.epoch != nil else { return false }
       return write(page, to: stream)
     } catch {
       node.log.warning("inbox not read", ["client": client, "error": error.message])
       return (try? await node.loop.sleep(for: InboxDelivery.retryDelay)) != nil
     }
+  }
+
+  private func read(_ client: String, for stream: ConnectStream) async throws(RoutingError) -> InboxPage {
+    await reads.enter()
+    defer { reads.leave() }
+    stream.cursor.beganReading()
+    return try await inboxes.read(client, after: stream.cursor.positions)
   }
 
   private func write(_ page: InboxPage, to stream: ConnectStream) -> Bool {
