@@ -57,15 +57,18 @@ struct Reconnect {
     let received = costs.seconds
     try await awaitEnd(loop)
     let range = endpoints.textsPerEndpoint
+    let seconds = costs.seconds
     print(
       jsonLine([
         ("step", "\"reconnect\""), ("clients", "\(clients)"), ("messages", "\(total)"),
         ("registered_s", registered.rounded(to: 2)), ("received_s", received.rounded(to: 2)),
-        ("seconds", costs.seconds.rounded(to: 2)), ("fewest", "\(range.lowerBound)"), ("most", "\(range.upperBound)"),
+        ("seconds", seconds.rounded(to: 2)), ("fewest", "\(range.lowerBound)"), ("most", "\(range.upperBound)"),
         ("gaps", "\(endpoints.gaps)"), ("retries", "\(endpoints.retries)"), ("cpu", jsonObject(try costs.spent())),
       ]))
     endpoints.close()
-    guard range == jobs...jobs, endpoints.gaps == 0 else { throw BenchError("not every endpoint has each message once") }
+    guard range == jobs...jobs, endpoints.gaps == 0 else {
+      throw BenchError("an endpoint has too few messages, or too many")
+    }
   }
 
   /// Until no client is online.
