@@ -19,6 +19,7 @@ final class GatewayNode {
   let lease: NodeLease
   let settlements: InboxSettlements
   private let deadlines: JobDeadlines
+  let acknowledgementWaits: AcknowledgementWaits
   private let inboxes: Inboxes
   private(set) lazy var inboxDelivery = InboxDelivery(node: self, inboxes: inboxes)
   private(set) lazy var delivery = Delivery(node: self)
@@ -46,6 +47,7 @@ final class GatewayNode {
     deadlines = JobDeadlines(ledger: ledger, loop: loop, log: log)
     inboxes = Inboxes(registry)
     settlements = InboxSettlements(inboxes: inboxes, reports: reports, loop: loop, metrics: metrics, log: log)
+    acknowledgementWaits = AcknowledgementWaits(loop: loop, limit: GatewayLimits.acknowledgementWaits)
     lease.clientCount = { [unowned self] in streams.clientCount }
   }
 
