@@ -94,7 +94,7 @@ private let second: Int64 = 1_000_000_000
   @Test func aGoAwayIsObeyed() {
     var session = live()
     let actions = session.goAway(
-      attempt: 1, reason: "draining", retryAfterMilliseconds: 60_000, replaced: false, now: second)
+      attempt: 1, .init(reason: "draining", retryAfterMilliseconds: 60_000), now: second)
     #expect(actions == [.close(attempt: 1), .offline("the gateway asked to go: draining")])
     // The other one is down, and the first is left alone for its minute.
     #expect(session.timePassed(now: 5 * second) == [.open(gateway: 1, attempt: 2, .reconnect(lastSessionID: "s1"))])
@@ -105,9 +105,57 @@ private let second: Int64 = 1_000_000_000
       session.timePassed(now: 100 * second).first == .open(gateway: 0, attempt: 4, .reconnect(lastSessionID: "s1")))
   }
 
+  @Test func aGoAwayThatNamesAGatewayAndATimeIsObeyedToTheLetter() {
+    var session = live(3)
+    let farewell = Session.Farewell(
+      reason: "draining", retryAfterMilliseconds: 10_000, reconnectAfterMilliseconds: 120, gateway: 2)
+    #expect(
+      session.goAway(attempt: 1, farewell, now: second)
+        == [.close(attempt: 1), .offline("the gateway asked to go: draining")])
+    #expect(session.wakeTime == second + 120_000_000)
+    #expect(
+      session.timePassed(now: second + 120_000_000) == [.open(gateway: 2, attempt: 2, .reconnect(lastSessionID: "s1"))])
+    // The stream that was closed says nothing more that counts.
+    #expect(session.ended(attempt: 1, reason: "UNAVAILABLE", now: 2 * second).isEmpty)
+  }
+
+  @Test func aGatewayThatIsNotOurOwnIsNotFollowed() {
+    var session = live(2)
+    _ = session.goAway(
+      attempt: 1, .init(reason: "draining", retryAfterMilliseconds: 10_000, reconnectAfterMilliseconds: 200), now: 0)
+    #expect(session.wakeTime == second / 5)
+    #expect(session.timePassed(now: second / 5) == [.open(gateway: 1, attempt: 2, .reconnect(lastSessionID: "s1"))])
+  }
+
+  @Test func aFullGatewayIsAskedAgainAtTheTimeThatItNames() {
+    var session = session(2)
+    _ = session.timePassed(now: 0)
+    let farewell = Session.Farewell(
+      reason: "too many", retryAfterMilliseconds: 4000, reconnectAfterMilliseconds: 4000, gateway: 0)
+    _ = session.goAway(attempt: 1, farewell, now: 0)
+    #expect(session.wakeTime == 4 * second)
+    #expect(session.timePassed(now: 4 * second) == [.open(gateway: 0, attempt: 2, .register)])
+    // At once would be a tight loop, for ever would be the end of this agent.
+    _ = session.goAway(attempt: 2, .init(reason: "", gateway: 0), now: 4 * second)
+    #expect(session.wakeTime == 4 * second + 50_000_000)
+    _ = session.timePassed(now: 5 * second)
+    _ = session.goAway(attempt: 3, .init(reason: "", reconnectAfterMilliseconds: .max), now: 5 * second)
+    #expect(session.wakeTime == 3605 * second)
+  }
+
+  @Test func aStatusWithARetryDelayLeavesItsGatewayAlone() {
+    var session = session(2)
+    _ = session.timePassed(now: 0)
+    #expect(
+      session.ended(attempt: 1, reason: "full", retryAfter: .seconds(100), now: 0).last
+        == .open(gateway: 1, attempt: 2, .register))
+    _ = session.ended(attempt: 2, reason: "refused", now: 0)
+    #expect(session.timePassed(now: 50 * second) == [.open(gateway: 1, attempt: 3, .register)])
+  }
+
   @Test func aReplacedClientStaysAway() {
     var session = live()
-    let actions = session.goAway(attempt: 1, reason: "taken over", retryAfterMilliseconds: 0, replaced: true, now: 1)
+    let actions = session.goAway(attempt: 1, .init(reason: "taken over", isReplaced: true), now: 1)
     #expect(actions == [.close(attempt: 1), .stop("the same client id came again elsewhere: taken over")])
     #expect(session.wakeTime == nil)
     #expect(session.timePassed(now: .max).isEmpty)

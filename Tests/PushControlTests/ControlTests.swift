@@ -148,6 +148,67 @@ import Testing
     }
   }
 
+  private static func event(
+    _ type: String, _ client: String, _ epoch: Int64, isSnapshot: Bool = false
+  ) -> PushV1.ClientEvent {
+    PushV1.ClientEvent(
+      event: .init(type: type), client: .init(clientID: client, online: type != "offline", sessionEpoch: epoch),
+      atMs: 1,
+      snapshot: isSnapshot)
+  }
+
+  /// The second gateway tells the state anew; what is printed is what has changed.
+  @Test func aWatchGoesOnAtTheNextGatewayWithoutRepeating() async throws {
+    try await scene(servers: 2) { _, servers, control, printed in
+      let broken = Status(.unavailable, "gone")
+      let end = PushV1.ClientEvent(snapshotEnd: true)
+      servers[0].watches = [
+        (
+          [
+            Self.event("online", "a", 1, isSnapshot: true), Self.event("offline", "b", 1, isSnapshot: true),
+            Self.event("online", "d", 1, isSnapshot: true), end, Self.event("online", "b", 2),
+            Self.event("replaced", "b", 3),
+          ], broken
+        )
+      ]
+      servers[1].watches = [
+        (
+          [
+            Self.event("offline", "a", 1, isSnapshot: true), Self.event("online", "b", 3, isSnapshot: true),
+            Self.event("online", "c", 1, isSnapshot: true), end, Self.event("offline", "b", 2),
+          ], Status(.unimplemented, "over")
+        )
+      ]
+      let both = [servers[0].address, servers[1].address]
+      #expect(await control(.init(both)).watchClients(ids: [], tags: [:], onlineOnly: false) == 1)
+      let lines = printed.results.all.map { line in
+        let parsed = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+        let client = parsed?["client"] as? [String: Any]
+        let kind = parsed?["snapshot"] as? Bool == true ? "state" : "change"
+        return "\(parsed?["event"] ?? "") \(client?["client_id"] ?? "") \(kind)"
+      }
+      #expect(
+        lines == [
+          "online a state", "offline b state", "online d state", "online b change", "replaced b change",
+          "offline a change", "online c change", "offline d change",
+        ])
+    }
+  }
+
+  @Test func aDrainSaysWhatItDid() async throws {
+    try await scene { _, servers, control, printed in
+      servers[0].drainProgress = [
+        .init(nodeID: "g", clientsTold: 1, clientsLeft: 2),
+        .init(nodeID: "g", clientsTold: 3, elapsedMs: 7, ended: true),
+      ]
+      let rate = Rate(perSecond: 50)
+      #expect(await control(.init([servers[0].address])).drain("g", rate: rate, within: .seconds(2)) == 0)
+      #expect(servers[0].drains == [.init(nodeID: "g", clientsPerSecond: 50, deadlineMs: 2000)])
+      let report = try printed.json()
+      #expect(report["clients_told"] as? Int == 3 && report["deadline_passed"] as? Bool == false)
+    }
+  }
+
   @Test func clientsAreListedToTheLastPage() async throws {
     try await scene { _, servers, control, printed in
       servers[0].clients = ["a", "b", "c"].map { .init(clientID: $0, online: $0 != "b", nodeID: "g", tags: ["k": "v"]) }

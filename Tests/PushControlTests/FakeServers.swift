@@ -28,6 +28,11 @@ final class FakeServers {
   var statuses: [PushV1.JobStatus] = []
   var clients: [PushV1.ClientInfo] = []
   var nodes: [PushV1.NodeInfo] = []
+  /// What each `WatchClients` sends before it ends with its status.
+  var watches: [(events: [PushV1.ClientEvent], end: Status)] = []
+  /// What `Drain` was asked for, and what it answers.
+  private(set) var drains: [PushV1.DrainRequest] = []
+  var drainProgress: [PushV1.DrainProgress] = []
 
   init(_ loop: EventLoop) { self.loop = loop }
 
@@ -62,6 +67,16 @@ final class FakeServers {
       return .init(clients: clients.isEmpty ? [] : [clients[index]], nextPageToken: next)
     }
     router.unary(PushV1.DirectoryService.listNodes) { [unowned self] _, _ in .init(nodes: nodes) }
+    router.serverStreaming(PushV1.DirectoryService.watchClients) { [unowned self] _, responses, _ in
+      guard !watches.isEmpty else { throw Status(.unimplemented, "no more") }
+      let watch = watches.removeFirst()
+      for event in watch.events { try await responses.write(event) }
+      throw watch.end
+    }
+    router.serverStreaming(PushV1.NodeService.drain) { [unowned self] request, responses, _ in
+      drains.append(request)
+      for progress in drainProgress { try await responses.write(progress) }
+    }
     let server = Server(loop: loop, router: router)
     self.server = server
     address = HostPort(host: "127.0.0.1", port: try await server.listen(on: address).port)

@@ -95,6 +95,18 @@ import Testing
     #expect(throws: UsageExit.self) { try bare.parse(["file"]) }
   }
 
+  @Test func ratesHaveTheirUnit() throws {
+    var options = Options("x", about: "X.")
+    let rate = options.required("rate", .rate, help: "How fast.")
+    for (text, perSecond) in [("500/s", 500), ("30/m", 0.5), ("1.5/s", 1.5), ("1000000/s", 1e6)] {
+      #expect(try options.parse(["--rate", text])[rate] == Rate(perSecond: perSecond))
+    }
+    #expect(Rate(perSecond: 2000).interval == 500_000 && "\(Rate(perSecond: 500))" == "500/s")
+    for text in ["500", "0/s", "-1/s", "/s", "1/d", "1000001/s", "many/s"] {
+      #expect { try options.parse(["--rate", text]) } throws: { ($0 as? UsageExit)?.status == 64 }
+    }
+  }
+
   @Test func helpComesFromTheDeclarations() {
     let declared = Declared()
     #expect {

@@ -14,6 +14,9 @@ public final class Registry {
   /// Bytes of a tag's name and of its value at most.
   public static let maximumTagBytes = 256
 
+  /// The channel of Redis on which every change of a client's record is told, see `record(told:)`.
+  public static let presenceChannel = "presence"
+
   let store: Store
   private let safeguards: Safeguards
 
@@ -44,13 +47,21 @@ public final class Registry {
     let answer = try await store.one(
       .script(RegistryScripts.register, keys: [Key.client(registration.client)], arguments)
     ).elements
-    // After the record, not beside it: while Redis doesn't know the script yet, the entry would come first, and a reader
-    // of the list takes out entries without a record.
-    _ = try await store.one(.command(["ZADD", Key.clients, "0", registration.client]))
-    guard answer.count == 4 else { throw RoutingError(.corrupt, "Redis answered a registration with something else.") }
+    guard answer.count == 5 else { throw RoutingError(.corrupt, "Redis answered a registration with something else.") }
+    if answer[4].number == 0 { try await list(registration.client) }
     return Registered(
       epoch: answer[0].number, previousNode: answer[1].text, previousEpoch: answer[2].number,
       resumed: answer[3].number == 1)
+  }
+
+  /// Puts a client that the registry didn't know into the list, and notes that in its record: the next registration is
+  /// one call. After the record, not beside it: while Redis doesn't know the script yet, the entry would come first, and a
+  /// reader of the list takes out entries without a record.
+  private func list(_ client: String) async throws(RoutingError) {
+    _ = try await store.one(.command(["ZADD", Key.clients, "0", client]))
+    store.send(.script(RegistryScripts.listed, keys: [Key.client(client)], [])) { _ in
+      // Without the note the next registration lists the client once more.
+    }
   }
 
   /// A session that its node vouches for.

@@ -7,12 +7,12 @@ extension Registry {
   ///
   /// - Returns: the node's epoch.
   public func acquireNode(
-    _ id: String, address: String, partition: Int32, lease: Duration, startedAt: Int64
+    _ id: String, address: String, partition: Int32, lease: Duration, startedAt: Int64, isDraining: Bool = false
   ) async throws(RoutingError) -> Int64 {
     let replies = await store.all([
       .script(
         RegistryScripts.acquireNode, keys: [Key.node(id)],
-        [address, String(partition), String(lease.wholeMilliseconds), String(startedAt)]),
+        [address, String(partition), String(lease.wholeMilliseconds), String(startedAt), isDraining ? "1" : "0"]),
       .command(["ZADD", Key.nodes, "0", id]),
     ])
     _ = try replies[1].get()
@@ -23,11 +23,14 @@ extension Registry {
   ///
   /// - Returns: `.absent` when the lease had lapsed: then acquire the node anew, and vouch for its sessions.
   public func renewNode(
-    _ id: String, epoch: Int64, topic: String, partition: Int32, partitions: Int, lease: Duration, clients: Int
+    _ id: String, epoch: Int64, topic: String, partition: Int32, partitions: Int, lease: Duration, clients: Int,
+    isDraining: Bool = false
   ) async throws(RoutingError) -> Ownership {
     let milliseconds = String(lease.wholeMilliseconds)
     let replies = await store.all([
-      .script(RegistryScripts.renewNode, keys: [Key.node(id)], [String(epoch), milliseconds, String(clients)]),
+      .script(
+        RegistryScripts.renewNode, keys: [Key.node(id)],
+        [String(epoch), milliseconds, String(clients), isDraining ? "1" : "0"]),
       .script(
         RegistryScripts.leasePartition, keys: [Key.partitions(of: topic)],
         [id, String(partitions), milliseconds, String(partition)]),

@@ -26,16 +26,18 @@ extension Registry {
     after: String, limit: Int, onlineOnly: Bool = false
   ) async throws(RoutingError) -> Page<ListedClient> {
     let (ids, next) = try await page(of: Key.clients, after: after, limit: limit)
+    let found = try await clients(ids)
+    await forget(zip(ids, found).compactMap { $1 == nil ? $0 : nil })
+    return Page(items: found.compactMap { $0 }.filter { $0.isOnline || !onlineOnly }, next: next)
+  }
+
+  /// Clients by their ids, in two round trips. - Returns: one each, in order; nil for one that isn't known.
+  public func clients(_ ids: [String]) async throws(RoutingError) -> [ListedClient?] {
     let records = try await records(of: ids)
     let nodes = try await nodes(named: Set(records.compactMap { $0?.node }).filter { !$0.isEmpty })
-    var items: [ListedClient] = []
-    for record in records {
-      guard let record else { continue }
-      let isOnline = record.isHeld(by: nodes[record.node])
-      if isOnline || !onlineOnly { items.append(ListedClient(record: record, isOnline: isOnline)) }
+    return records.map { record in
+      record.map { ListedClient(record: $0, isOnline: $0.isHeld(by: nodes[$0.node])) }
     }
-    await forget(zip(ids, records).compactMap { $1 == nil ? $0 : nil })
-    return Page(items: items, next: next)
   }
 
   /// The nodes whose leases live, in the order of their ids.

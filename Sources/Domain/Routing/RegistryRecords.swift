@@ -75,6 +75,8 @@ public struct NodeRecord: Equatable, Sendable {
   public var startedAt: Int64
   /// ms.
   public var leaseLeft: Int64
+  /// It takes no new clients.
+  public var isDraining = false
 
   /// nil for an empty hash: the lease has ended.
   init?(id: String, _ fields: [(name: String, value: RedisValue)], leaseLeft: Int64) {
@@ -89,6 +91,7 @@ public struct NodeRecord: Equatable, Sendable {
       case "epoch": epoch = value.number
       case "clients": clientCount = value.number
       case "started_at": startedAt = value.number
+      case "draining": isDraining = value.number == 1
       default: break
       }
     }

@@ -13,15 +13,28 @@ enum RegistryScripts {
 
     """
 
-  /// Makes a session the owner of a client's record.
+  /// Publishes the record as it is now, in the same call that has changed it: the id, then the names and values of the
+  /// hash, each as a netstring without its comma.
+  private static let tell = """
+    local function tell()
+      local parts = redis.call('HGETALL', KEYS[1])
+      for i, part in ipairs(parts) do parts[i] = #part .. ':' .. part end
+      local id = string.sub(KEYS[1], #'client:{' + 1, -2)
+      redis.call('PUBLISH', '\(Registry.presenceChannel)', #id .. ':' .. id .. table.concat(parts))
+    end
+
+    """
+
+  /// Makes a session the owner of a client's record, and tells who watches.
   ///
   /// - KEYS: `client:{ID}`
   /// - ARGV: node, node epoch, session id, the session id that the client had last or "", its address, the record's
   ///   lifetime in ms, then names and values of tags in turn
-  /// - Answers: {session epoch, node before or "", epoch before or 0, 1 when the last session id is the record's else 0}
+  /// - Answers: {session epoch, node before or "", epoch before or 0, 1 when the last session id is the record's else 0,
+  ///   1 when the client stands in the list else 0}
   static let register = RedisScript(
-    clock + """
-      local old = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'session')
+    clock + tell + """
+      local old = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'session', 'listed')
       local before = tonumber(old[1] or '0')
       local epoch = math.max(before + 1, moment)
       redis.call('DEL', KEYS[1])
@@ -29,27 +42,46 @@ enum RegistryScripts {
         'epoch', string.format('%.0f', epoch), 'peer', ARGV[5], 'connected_at', string.format('%.0f', now),
         'last_active', string.format('%.0f', now))
       for i = 7, #ARGV, 2 do redis.call('HSET', KEYS[1], 'tag:' .. ARGV[i], ARGV[i + 1]) end
+      local listed = 0
+      if old[4] then
+        listed = 1
+        redis.call('HSET', KEYS[1], 'listed', '1')
+      end
       redis.call('PEXPIRE', KEYS[1], ARGV[6])
+      tell()
       local resumed = 0
       if old[3] and old[3] == ARGV[4] then resumed = 1 end
-      return {epoch, old[2] or '', before, resumed}
+      return {epoch, old[2] or '', before, resumed, listed}
       """)
 
-  /// Keeps a record alive, notes when its client was last heard, and looks how far the client's inbox is.
+  /// Notes that the client stands in the list, as long as it has a record.
+  ///
+  /// - KEYS: `client:{ID}`
+  /// - Answers: 1 done, 0 there is no record
+  static let listed = RedisScript(
+    """
+    if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+    redis.call('HSET', KEYS[1], 'listed', '1')
+    return 1
+    """)
+
+  /// Keeps a record alive, notes when its client was last heard, and looks how far the client's inbox is. Who watches is
+  /// told when the node vouches for the session in a new epoch.
   ///
   /// - KEYS: `client:{ID}`, `inbox:{ID}`
   /// - ARGV: session epoch, node epoch, last active in ms since the epoch, lifetime in ms
   /// - Answers: {1, inbox id or "", its newest seq} done, {0} another session owns the record, {-1} there is no record
   static let refresh = RedisScript(
-    """
-    local epoch = redis.call('HGET', KEYS[1], 'epoch')
-    if not epoch then return {-1} end
-    if epoch ~= ARGV[1] then return {0} end
-    redis.call('HSET', KEYS[1], 'node_epoch', ARGV[2], 'last_active', ARGV[3])
-    redis.call('PEXPIRE', KEYS[1], ARGV[4])
-    local inbox = redis.call('HMGET', KEYS[2], 'id', 'seq')
-    return {1, inbox[1] or '', inbox[2] or '0'}
-    """)
+    tell + """
+      local old = redis.call('HMGET', KEYS[1], 'epoch', 'node_epoch')
+      if not old[1] then return {-1} end
+      if old[1] ~= ARGV[1] then return {0} end
+      redis.call('HSET', KEYS[1], 'node_epoch', ARGV[2], 'last_active', ARGV[3])
+      redis.call('PEXPIRE', KEYS[1], ARGV[4])
+      if old[2] ~= ARGV[2] then tell() end
+      local inbox = redis.call('HMGET', KEYS[2], 'id', 'seq')
+      return {1, inbox[1] or '', inbox[2] or '0'}
+      """)
 
   /// Takes the node out of a record: the client is away. The record stays for the rest of its lifetime, so that the
   /// client is known, and a later session gets a higher epoch.
@@ -58,19 +90,20 @@ enum RegistryScripts {
   /// - ARGV: session epoch, last active in ms since the epoch, lifetime in ms
   /// - Answers: 1 done, 0 another session owns the record, -1 there is no record
   static let release = RedisScript(
-    """
-    local epoch = redis.call('HGET', KEYS[1], 'epoch')
-    if not epoch then return -1 end
-    if epoch ~= ARGV[1] then return 0 end
-    redis.call('HSET', KEYS[1], 'node', '', 'last_active', ARGV[2])
-    redis.call('PEXPIRE', KEYS[1], ARGV[3])
-    return 1
-    """)
+    tell + """
+      local epoch = redis.call('HGET', KEYS[1], 'epoch')
+      if not epoch then return -1 end
+      if epoch ~= ARGV[1] then return 0 end
+      redis.call('HSET', KEYS[1], 'node', '', 'last_active', ARGV[2])
+      redis.call('PEXPIRE', KEYS[1], ARGV[3])
+      tell()
+      return 1
+      """)
 
   /// Takes a node's name, from an earlier process too: the newer one counts.
   ///
   /// - KEYS: `node:{ID}`
-  /// - ARGV: address, partition, lease in ms, started at in ms since the epoch
+  /// - ARGV: address, partition, lease in ms, started at in ms since the epoch, 1 when it is draining else 0
   /// - Answers: the node's epoch
   static let acquireNode = RedisScript(
     clock + """
@@ -78,7 +111,7 @@ enum RegistryScripts {
       local epoch = math.max(before + 1, moment)
       redis.call('DEL', KEYS[1])
       redis.call('HSET', KEYS[1], 'address', ARGV[1], 'partition', ARGV[2], 'epoch', string.format('%.0f', epoch),
-        'started_at', ARGV[4], 'clients', '0')
+        'started_at', ARGV[4], 'clients', '0', 'draining', ARGV[5])
       redis.call('PEXPIRE', KEYS[1], ARGV[3])
       return epoch
       """)
@@ -86,14 +119,14 @@ enum RegistryScripts {
   /// Extends a node's lease.
   ///
   /// - KEYS: `node:{ID}`
-  /// - ARGV: node epoch, lease in ms, number of clients
+  /// - ARGV: node epoch, lease in ms, number of clients, 1 when it is draining else 0
   /// - Answers: 1 done, 0 another process has taken the name, -1 the lease had lapsed
   static let renewNode = RedisScript(
     """
     local epoch = redis.call('HGET', KEYS[1], 'epoch')
     if not epoch then return -1 end
     if epoch ~= ARGV[1] then return 0 end
-    redis.call('HSET', KEYS[1], 'clients', ARGV[3])
+    redis.call('HSET', KEYS[1], 'clients', ARGV[3], 'draining', ARGV[4])
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
     return 1
     """)

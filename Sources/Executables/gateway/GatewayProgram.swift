@@ -30,7 +30,13 @@ enum GatewayProgram {
     do {
       let end = End()
       // Before anything else starts a thread: the threads inherit the mask that keeps the signals for the loop.
-      let signals = try Signals(loop: loop) { signal in end.come("signal \(signal)", code: 0) }
+      let drain = Drain()
+      let signals = try Signals(loop: loop) { signal in
+        // The first one drains; what comes while it does ends it.
+        if drain.gateway?.drain(rate: settings.options.drainRate, within: settings.options.drainDeadline) != true {
+          end.come("signal \(signal)", code: 0)
+        }
+      }
       defer { withExtendedLifetime(signals) {} }
       let registry = MetricsRegistry()
       registry.addProcessMetrics()
@@ -49,8 +55,10 @@ enum GatewayProgram {
         case .ready: readiness.met("gateway")
         case .notReady(let reason): readiness.unmet("gateway", because: reason)
         case .nameTaken: end.come("another process has taken the name", code: 1)
+        case .drained: end.come("drained", code: 0)
         }
       }
+      drain.gateway = gateway
       loop.spawn {
         do {
           let address = try await gateway.start(listen: settings.listen)
@@ -72,6 +80,11 @@ enum GatewayProgram {
       log.error("can't start", ["error": "\(error)"])
       return 1
     }
+  }
+
+  /// What the first signal drains, once it is made.
+  private final class Drain {
+    var gateway: Gateway?
   }
 
   /// The first reason to end, and who waits for it.

@@ -39,12 +39,21 @@ struct GatewaySettings: Sendable {
     let refresh = flags.value(
       "refresh", .duration, default: "20s", help: "How often each session is refreshed in the registry.")
     let queued = flags.value(
-      "max-queued", .bytes, default: "1MiB", help: "Bytes queued for one client, past which each job's policy holds."
-    )
+      "max-queued", .bytes, default: "1MiB", help: "Bytes queued for one client, past which its stream is closed.")
     let partitions = flags.value(
       "partitions", .int(1...10_000), default: "16", help: "Partitions of client-push when it has to be made.")
+    let registrations = flags.value(
+      "registrations", .rate, default: "2000/s", help: "Sessions that may begin here; the rest is told when to come.")
+    let burst = flags.value(
+      "registrations-burst", .int(1...1_000_000), default: "2000", help: "How many may come at once after a quiet time."
+    )
+    let drainRate = flags.value(
+      "drain-rate", .rate, default: "500/s", help: "After SIGTERM: how many clients are sent elsewhere.")
+    let drainDeadline = flags.value(
+      "drain-deadline", .duration, default: "60s",
+      help: "After SIGTERM: how long that may take. A second SIGTERM ends it at once.")
     let grace = flags.value(
-      "grace", .duration, default: "10s", help: "How long calls may take to end after SIGTERM.")
+      "grace", .duration, default: "10s", help: "How long other calls may take to end after that.")
     let level = flags.value(
       "log-level", .choice(Logger.Level.allCases.map(\.name)), default: "info", help: "What is logged.")
     let parsed = flags.parseCommandLine()
@@ -56,6 +65,10 @@ struct GatewaySettings: Sendable {
     options.refreshInterval = parsed[refresh]
     options.maximumQueuedBytes = parsed[queued]
     options.partitions = parsed[partitions]
+    options.admission.rate = parsed[registrations]
+    options.admission.burst = parsed[burst]
+    options.drainRate = parsed[drainRate]
+    options.drainDeadline = parsed[drainDeadline]
     options.safeguards = .ofEnvironment()
     return GatewaySettings(
       options: options, listen: parsed[listen], admin: parsed[admin], redis: parsed[redis],

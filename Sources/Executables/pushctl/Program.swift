@@ -12,8 +12,9 @@ struct Program {
       ("upload", "Uploads files; the ids that they get can be pushed."),
       ("push", "Pushes a text, a file or an event to clients."),
       ("status", "Shows what became of a push."),
-      ("clients", "Lists the clients that are known."),
+      ("clients", "Lists the clients that are known, and watches them come and go."),
       ("nodes", "Lists the gateways."),
+      ("drain", "Takes a gateway out of service; its clients are sent to the others."),
     ], leadingFlags: ["gateway", "uploader"], leadingToggles: ["json"])
 
   static func main() {
@@ -27,6 +28,7 @@ struct Program {
         case "push": try push(arguments)
         case "status": try status(arguments)
         case "clients": try clients(arguments)
+        case "drain": try drain(arguments)
         default: try nodes(arguments)
         }
     } catch { error.exitProcess() }
@@ -88,12 +90,6 @@ struct Program {
     let qos = shared.options.optional(
       "qos", .choice(["0", "1"]),
       help: "0: once, to who is connected. 1: kept until it is acknowledged. Else 1 for clients, 0 for --all.")
-    let route = shared.options.value(
-      "route", .choice(["kafka", "direct"]), default: "kafka",
-      help: "How it travels to the gateways of the clients: through Kafka, or by calls between gateways.")
-    let slowReader = shared.options.optional(
-      "slow-reader", .choice(PushOrder.SlowReader.allCases.map(\.rawValue)),
-      help: "For clients that read too slowly. Else wait with --qos 1, drop-oldest with --qos 0.")
     let waits = shared.options.toggle(
       "wait", help: "Waits for the end of the job, with progress on a terminal; exit code 1 when a client failed.")
     let given = try shared.options.parse(arguments, environment: processEnvironment())
@@ -110,8 +106,6 @@ struct Program {
     }
     var order = PushOrder(clients: given[clients], payload: payload, jobID: given[jobID], waits: given[waits])
     if let level = given[qos] { order.isAtLeastOnce = level == "1" }
-    if given[route] == "direct" { order.route = .direct }
-    order.slowReader = given[slowReader].flatMap { PushOrder.SlowReader(rawValue: $0) }
     let prepared = order
     return (shared.control(given), { await $0.push(prepared) })
   }
@@ -130,9 +124,35 @@ struct Program {
   static func clients(_ arguments: [String]) throws(UsageExit) -> Prepared {
     var shared = Shared("clients", about: "Lists the clients that are known, ordered by id.")
     let online = shared.options.toggle("online", help: "Only those that are connected.")
+    let watch = shared.options.toggle(
+      "watch", help: "Goes on with a line for each client that comes, goes or is replaced, until it is interrupted.")
+    let ids = shared.options.list("client", .string.named("ID"), help: "With --watch: only this client.")
+    let tags = shared.options.list("tag", .keyValue, help: "With --watch: only clients that have all of these tags.")
     let given = try shared.options.parse(arguments, environment: processEnvironment())
-    let onlineOnly = given[online]
-    return (shared.control(given), { await $0.clients(onlineOnly: onlineOnly) })
+    let (onlineOnly, clients) = (given[online], given[ids])
+    guard given[watch] else {
+      guard clients.isEmpty, given[tags].isEmpty else {
+        throw shared.options.mistake("--client and --tag are for --watch.")
+      }
+      return (shared.control(given), { await $0.clients(onlineOnly: onlineOnly) })
+    }
+    let wanted = Dictionary(given[tags].map { ($0.key, $0.value) }, uniquingKeysWith: { _, last in last })
+    return (
+      shared.control(given), { await $0.watchClients(ids: clients, tags: wanted, onlineOnly: onlineOnly) }
+    )
+  }
+
+  static func drain(_ arguments: [String]) throws(UsageExit) -> Prepared {
+    var shared = Shared(
+      "drain", about: "Takes a gateway out of service: its clients are sent to the others, then it ends.")
+    let rate = shared.options.optional("rate", .rate, help: "How many clients are told to go; else the gateway's own.")
+    let deadline = shared.options.optional(
+      "deadline", .duration, help: "Who is still there then is told at once; else the gateway's own.")
+    let nodes = shared.options.arguments("NODE", .string, isRequired: true, help: "The gateway's name.")
+    let given = try shared.options.parse(arguments, environment: processEnvironment())
+    guard given[nodes].count == 1 else { throw shared.options.mistake("name one gateway.") }
+    let (node, pace, limit) = (given[nodes][0], given[rate], given[deadline])
+    return (shared.control(given), { await $0.drain(node, rate: pace, within: limit) })
   }
 
   static func nodes(_ arguments: [String]) throws(UsageExit) -> Prepared {

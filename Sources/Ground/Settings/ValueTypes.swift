@@ -81,6 +81,19 @@ extension ValueType<Duration> {
   }
 }
 
+extension ValueType<Rate> {
+  /// So many in a unit of time: 500/s, 30/m, 100/h; more than 0.
+  public static var rate: ValueType<Rate> {
+    ValueType<Rate>("RATE") { (text) throws(BadValue) in
+      let units: [(String, Double)] = [("/s", 1), ("/m", 1.0 / 60), ("/h", 1.0 / 3600)]
+      guard let rate = quantity(text, units).flatMap(Rate.init(validating:)) else {
+        throw BadValue("is not a rate like 500/s or 30/m")
+      }
+      return rate
+    }
+  }
+}
+
 extension ValueType<HostPort> {
   /// An address: 10.0.0.7:7000, gateway-1:7000, [::1]:7000, or :7000 for all addresses.
   public static var hostPort: ValueType<HostPort> {

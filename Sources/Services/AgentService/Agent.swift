@@ -171,18 +171,21 @@ public final class Agent {
     loop.spawn {
       var reason = "the gateway ended the stream"
       var isFinal = false
+      var retryAfter: Duration?
       do {
         try await link.run(hello: first) { await self.received($0, attempt) }
       } catch {
         let status = Status(error)
         reason = status.description
         isFinal = status.code == .invalidArgument
+        retryAfter = status.retryAfter
       }
       guard self.exitCode == nil else { return }
       if self.link === link { self.link = nil }
       self.perform(
         self.session.ended(
-          attempt: attempt, reason: reason, isFinal: isFinal, now: EventLoop.monotonicNanoseconds()))
+          attempt: attempt, reason: reason, isFinal: isFinal, retryAfter: retryAfter,
+          now: EventLoop.monotonicNanoseconds()))
     }
   }
 
@@ -223,10 +226,12 @@ public final class Agent {
         silenceMilliseconds: answer.silenceLimitMs)
       perform(session.registered(attempt: attempt, terms, now: now))
     case .goAway(let notice):
-      perform(
-        session.goAway(
-          attempt: attempt, reason: notice.reason, retryAfterMilliseconds: notice.retryAfterMs,
-          replaced: notice.replaced, now: now))
+      let farewell = Session.Farewell(
+        reason: notice.reason, retryAfterMilliseconds: notice.retryAfterMs, isReplaced: notice.replaced,
+        reconnectAfterMilliseconds: notice.reconnectAfterMs,
+        // Where it goes is the owner's decision, so an address that isn't among the configured ones is not followed.
+        gateway: options.gateways.firstIndex { $0.description == notice.gateway })
+      perform(session.goAway(attempt: attempt, farewell, now: now))
     case .heartbeat: break
     case .text(let text): take(message) { show(text, message) }
     case .event(let event): take(message) { show(event, message) }

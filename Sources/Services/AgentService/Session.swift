@@ -6,6 +6,7 @@ internal import Reactor
 ///        ▲  ▲             │ failed: the next gateway at once, after a whole round a wait
 ///        │  └─────────────┘                      │ ended, silent, go-away
 ///        └───────────────────────────────────────┘
+///     a go-away that says when and where to connect is obeyed to the letter, without a wait of our own
 ///     stopped: a go-away said that this client came again elsewhere, or the server refuses what this client is.
 ///
 /// No I/O: inputs are methods, each returns what is to be done; `wakeTime` says when to call `timePassed`. Times are
@@ -23,6 +24,11 @@ struct Session: Sendable {
     var longestWait = Duration.seconds(60)
     /// How long a gateway that sent a go-away without a time is left alone.
     var leaveAlone = Duration.seconds(10)
+    /// The longest time that a gateway may tell us to stay away.
+    var longestAbsence = Duration.seconds(3600)
+    /// A gateway that sends us away before it has registered us is obeyed no sooner than this: two that send a client to
+    /// and fro don't meet a tight loop.
+    var shortestAbsence = Duration.milliseconds(50)
   }
 
   /// The first message of a stream.
@@ -132,23 +138,54 @@ struct Session: Sendable {
     return [.online(gateway: gateway, sessionID: terms.sessionID)]
   }
 
-  mutating func goAway(
-    attempt: Int, reason: String, retryAfterMilliseconds: Int64, replaced: Bool, now: Int64
-  ) -> [Action] {
+  /// What a go-away asks for.
+  struct Farewell: Sendable, Hashable {
+    var reason: String
+    /// How long this gateway is to be left alone; 0 for our own limit.
+    var retryAfterMilliseconds: Int64 = 0
+    /// The same client has come again elsewhere.
+    var isReplaced = false
+    /// When to connect, to `gateway` or else to the next one; 0 without a gateway for our own back-off.
+    var reconnectAfterMilliseconds: Int64 = 0
+    /// The gateway to go to, if it is one of the list.
+    var gateway: Int?
+  }
+
+  mutating func goAway(attempt: Int, _ farewell: Farewell, now: Int64) -> [Action] {
     guard attempt == self.attempt, let gateway = openGateway else { return [] }
-    if replaced {
-      return [.close(attempt: attempt)] + stop("the same client id came again elsewhere: \(reason)")
+    if farewell.isReplaced {
+      return [.close(attempt: attempt)] + stop("the same client id came again elsewhere: \(farewell.reason)")
     }
-    let pause = retryAfterMilliseconds > 0 ? min(retryAfterMilliseconds, 3_600_000) * 1_000_000 : nil
-    leftAloneUntil[gateway] = now + (pause ?? limits.leaveAlone.nanoseconds)
-    return [.close(attempt: attempt)] + lost("the gateway asked to go: \(reason)", now)
+    let pause = absence(farewell.retryAfterMilliseconds) ?? limits.leaveAlone.nanoseconds
+    leftAloneUntil[gateway] = now + pause
+    let reason = "the gateway asked to go: \(farewell.reason)"
+    guard farewell.gateway != nil || farewell.reconnectAfterMilliseconds > 0 else {
+      return [.close(attempt: attempt)] + lost(reason, now)
+    }
+    var wait = absence(farewell.reconnectAfterMilliseconds) ?? 0
+    if case .opening = phase { wait = max(wait, limits.shortestAbsence.nanoseconds) }
+    // One that calls us back is not left alone any longer than it says.
+    if farewell.gateway == gateway { leftAloneUntil[gateway] = now + wait }
+    phase = .waiting(until: now + wait, next: farewell.gateway ?? (gateway + 1) % gatewayCount)
+    return [.close(attempt: attempt), .offline(reason)]
+  }
+
+  private func absence(_ milliseconds: Int64) -> Int64? {
+    guard milliseconds > 0 else { return nil }
+    return min(milliseconds, limits.longestAbsence.wholeMilliseconds) * 1_000_000
   }
 
   /// The stream could not be opened, or has ended.
-  /// - Parameter isFinal: the server refuses what this client is; trying again would not help.
-  mutating func ended(attempt: Int, reason: String, isFinal: Bool = false, now: Int64) -> [Action] {
-    guard attempt == self.attempt, openGateway != nil else { return [] }
-    return isFinal ? stop(reason) : lost(reason, now)
+  /// - Parameters:
+  ///   - isFinal: the server refuses what this client is; trying again would not help.
+  ///   - retryAfter: how long the server wants to be left alone, if it says so.
+  mutating func ended(
+    attempt: Int, reason: String, isFinal: Bool = false, retryAfter: Duration? = nil, now: Int64
+  ) -> [Action] {
+    guard attempt == self.attempt, let gateway = openGateway else { return [] }
+    if isFinal { return stop(reason) }
+    if let pause = retryAfter.flatMap({ absence($0.wholeMilliseconds) }) { leftAloneUntil[gateway] = now + pause }
+    return lost(reason, now)
   }
 
   // MARK: Transitions

@@ -5,9 +5,11 @@ internal import Schema
 /// `DirectoryService`: the clients and the nodes, as the registry knows them.
 final class DirectoryHandlers: PushV1.DirectoryServiceHandler {
   private let registry: Registry
+  private let presence: PresenceFeed
 
-  init(registry: Registry) {
+  init(registry: Registry, presence: PresenceFeed) {
     self.registry = registry
+    self.presence = presence
   }
 
   func listClients(
@@ -20,7 +22,7 @@ final class DirectoryHandlers: PushV1.DirectoryServiceHandler {
       while true {
         let page = try await registry.clients(
           after: after, limit: limit - clients.count, onlineOnly: request.onlineOnly)
-        clients += page.items.map(DirectoryHandlers.info)
+        clients += page.items.map { DirectoryHandlers.info($0.record, isOnline: $0.isOnline) }
         guard let next = page.next else { return PushV1.ListClientsResponse(clients: clients) }
         guard clients.count < limit else { return PushV1.ListClientsResponse(clients: clients, nextPageToken: next) }
         after = next
@@ -37,6 +39,27 @@ final class DirectoryHandlers: PushV1.DirectoryServiceHandler {
     }
   }
 
+  func watchClients(
+    _ request: PushV1.WatchClientsRequest, _ responses: ResponseWriter<PushV1.ClientEvent>, _ context: ServerContext
+  ) async throws {
+    guard request.clientIDs.count <= PresenceWatch.Filter.maximumIDs else {
+      throw Status(.invalidArgument, "There are more than \(PresenceWatch.Filter.maximumIDs) client ids.")
+    }
+    do throws(RoutingError) {
+      for id in request.clientIDs { try Name.validate(id, as: "client id") }
+      try Registry.validate(tags: request.tags)
+    } catch {
+      throw Status(.invalidArgument, error.message)
+    }
+    let filter = PresenceWatch.Filter(ids: Set(request.clientIDs), tags: request.tags)
+    let watch = PresenceWatch(feed: presence, filter: filter)
+    try presence.add(watch)
+    defer { presence.remove(watch) }
+    context.onCancel { watch.end(Status(.cancelled, "the call is over")) }
+    responses.sendHeaders()
+    try await watch.run(responses)
+  }
+
   private static func limit(_ size: Int32, _ token: String) throws(Status) -> Int {
     guard size >= 0 else { throw Status(.invalidArgument, "The page size is negative.") }
     guard token.isEmpty || Name.isValid(token) else {
@@ -45,10 +68,9 @@ final class DirectoryHandlers: PushV1.DirectoryServiceHandler {
     return size == 0 ? Registry.maximumPage : min(Int(size), Registry.maximumPage)
   }
 
-  private static func info(_ client: Registry.ListedClient) -> PushV1.ClientInfo {
-    let record = client.record
-    return PushV1.ClientInfo(
-      clientID: record.id, online: client.isOnline, nodeID: record.node, sessionID: record.session,
+  static func info(_ record: ClientRecord, isOnline: Bool) -> PushV1.ClientInfo {
+    PushV1.ClientInfo(
+      clientID: record.id, online: isOnline, nodeID: record.node, sessionID: record.session,
       sessionEpoch: record.epoch, tags: record.tags, connectedAtMs: record.connectedAt,
       lastActiveMs: record.lastActive, peer: record.peer)
   }
@@ -56,6 +78,7 @@ final class DirectoryHandlers: PushV1.DirectoryServiceHandler {
   private static func info(_ node: NodeRecord) -> PushV1.NodeInfo {
     PushV1.NodeInfo(
       nodeID: node.id, address: node.address, partition: node.partition, epoch: node.epoch,
-      leaseLeftMs: node.leaseLeft, clientCount: node.clientCount, startedAtMs: node.startedAt)
+      leaseLeftMs: node.leaseLeft, clientCount: node.clientCount, startedAtMs: node.startedAt, draining: node.isDraining
+    )
   }
 }

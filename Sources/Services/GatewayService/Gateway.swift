@@ -22,6 +22,8 @@ public final class Gateway {
     case notReady(String)
     /// Another process has taken the node's name: stop this one.
     case nameTaken
+    /// A drain is over: stop this one.
+    case drained
   }
 
   private let options: GatewayOptions
@@ -30,7 +32,8 @@ public final class Gateway {
   private let producer: KafkaProducer
   private let consumer: PushConsumer
   private let node: GatewayNode
-  private let channels: NodeChannels
+  private let directPush: DirectPush
+  private let presence: PresenceFeed
   private let health: HealthService
   private let server: Server
   private let log: Logger
@@ -64,19 +67,18 @@ public final class Gateway {
       try KafkaConsumer(kafka, loop: loop), nodeID: options.nodeID, loop: loop, metrics: metrics, log: log
     ) { [unowned node] in node.delivery.deliver($0) }
     consumer.onGap = { [unowned node] in node.verifyAll() }
-    channels = NodeChannels(loop: loop)
-    let directPush = DirectPush(node: node, channels: channels)
-    let directRoute = DirectRoute(node: node, channels: channels)
-    publisher.direct = directRoute
+    let directPush = DirectPush(node: node)
+    self.directPush = directPush
     var router = Router()
     router.stream(PushV1.PushService.connect) { [unowned node] in node.connect($0) }
-    router.unary(PushV1.PushService.pushToClient) { try await directPush.push($0, deadline: $1.deadline) }
+    router.unary(PushV1.PushService.pushToClient) { request, _ in try await directPush.push(request) }
     router.add(
       jobService: JobHandlers(
         dispatch: JobDispatch(registry: clients, ledger: ledger, publisher: publisher), ledger: ledger, store: store,
         loop: loop))
-    router.add(recordService: directRoute)
-    router.add(directoryService: DirectoryHandlers(registry: clients))
+    presence = PresenceFeed(registry: clients, redis: redis.address, loop: loop, metrics: metrics, log: log)
+    router.add(directoryService: DirectoryHandlers(registry: clients, presence: presence))
+    router.add(nodeService: NodeHandlers(node: node))
     router.add(fileService: DownloadHandler(loop: loop, store: store, redis: redis, log: log, registry: registry))
     // The paths of callers whose definitions have no package.
     router.alias(service: "PushService", of: PushV1.PushService.name)
@@ -106,6 +108,12 @@ public final class Gateway {
       case .disconnected(let error): setReady("Redis: \(error.message)")
       }
     }
+    node.drain.onEvent = { [weak self] event in
+      switch event {
+      case .began: self?.setReady(nil)
+      case .ended: self?.onEvent?(.drained)
+      }
+    }
     node.lease.onEvent = { [weak self] event in
       switch event {
       case .epochChanged: self?.node.verifyAll()
@@ -117,6 +125,7 @@ public final class Gateway {
   }
 
   private func setReady(_ obstacle: String?) {
+    let obstacle = obstacle ?? (node.drain.isUnderWay ? "draining" : nil)
     health.set(serving: obstacle == nil)
     onEvent?(obstacle.map { .notReady($0) } ?? .ready)
   }
@@ -167,19 +176,30 @@ public final class Gateway {
 
   // MARK: Stop
 
+  /// Takes no new clients from now on and sends those that are here to other gateways, at a rate; `onEvent` is told
+  /// `.drained` when none is left, or when the time is over.
+  ///
+  /// - Returns: false when there is nothing to wait for: the gateway hasn't started yet, or is draining already.
+  public func drain(rate: Rate, within deadline: Duration) -> Bool {
+    guard hasStarted, !isStopping, !node.drain.isUnderWay else { return false }
+    node.drain.begin(rate: rate, within: deadline)
+    return true
+  }
+
   /// Takes no more clients, tells those that are here to go elsewhere, gives the leases back, lets other calls end within
   /// `grace`, and ends what stands behind.
   public func stop(grace: Duration) async {
     guard !isStopping else { return }
     isStopping = true
     setReady("shutting down")
-    node.drain("The node is shutting down.")
+    node.shutDown("The node is shutting down.")
+    presence.close()
     await node.finishReleases(within: Gateway.storeGrace)
     await node.lease.release()
     await server.shutdown(grace: grace)
     await node.settlements.flush(within: Gateway.storeGrace)
     await node.reports.flush(within: Gateway.storeGrace)
-    channels.close()
+    directPush.close()
     await consumer.close()
     do { try await producer.flush(within: Gateway.storeGrace) } catch {
       log.warning("records not delivered", ["count": producer.undelivered, "error": error.message])

@@ -17,12 +17,14 @@ final class GatewayMetrics {
   let expired: Counter
   let forwarded: Counter
   let overflowed: Counter
-  let dropped: Counter
-  let directSent: Counter
-  let directReceived: Counter
   let clients: Gauge
   let streams: Gauge
   let registrations: Counter
+  let admitted: Counter
+  let refusedByRate: Counter
+  let refusedByDrain: Counter
+  let drained: Counter
+  let watches: Gauge
   let replaced: Counter
   let silent: Counter
   let leaseLapses: Counter
@@ -51,14 +53,18 @@ final class GatewayMetrics {
     forwarded = registry.counter("fleetpush_messages_forwarded_total", "Messages passed on to another node.")
     overflowed = registry.counter(
       "fleetpush_streams_overflowed_total", "Streams closed because their client read too slowly.")
-    dropped = registry.counter(
-      "fleetpush_messages_dropped_total", "Best-effort messages dropped because their client read too slowly.")
-    directSent = registry.counter("fleetpush_direct_records_sent_total", "Records handed to other nodes by calls.")
-    directReceived = registry.counter(
-      "fleetpush_direct_records_received_total", "Records that other nodes handed over by calls.")
     clients = registry.gauge("fleetpush_clients", "Clients with a session on this node.")
     streams = registry.gauge("fleetpush_streams", "Streams of clients, registered or not.")
     registrations = registry.counter("fleetpush_registrations_total", "Sessions that began here.")
+    admitted = registry.counter("fleetpush_registrations_admitted_total", "Registrations that were let in.")
+    func refused(_ reason: String) -> Counter {
+      registry.counter(
+        "fleetpush_registrations_refused_total", "Registrations that were told when to come back.", ["reason": reason])
+    }
+    refusedByRate = refused("rate")
+    refusedByDrain = refused("draining")
+    drained = registry.counter("fleetpush_clients_drained_total", "Clients that a drain has sent elsewhere.")
+    watches = registry.gauge("fleetpush_presence_watches", "Callers that watch clients come and go.")
     replaced = registry.counter("fleetpush_sessions_replaced_total", "Sessions ended because their client came again.")
     silent = registry.counter("fleetpush_streams_silent_total", "Streams closed because they were silent.")
     leaseLapses = registry.counter("fleetpush_lease_lapses_total", "Times that this node's lease had ended.")

@@ -19,7 +19,8 @@ final class GatewayNode {
   let lease: NodeLease
   let settlements: InboxSettlements
   private let deadlines: JobDeadlines
-  let acknowledgementWaits: AcknowledgementWaits
+  private(set) lazy var drain = NodeDrain(node: self)
+  private var admission: Admission
   private let inboxes: Inboxes
   private(set) lazy var inboxDelivery = InboxDelivery(node: self, inboxes: inboxes)
   private(set) lazy var delivery = Delivery(node: self)
@@ -28,7 +29,7 @@ final class GatewayNode {
   private var releases: [Registry.Refresh] = []
   private var isReleasing = false
   private let released = Wakeup()
-  private(set) var isDraining = false
+  private var isShuttingDown = false
 
   init(
     options: GatewayOptions, loop: EventLoop, registry: Registry, ledger: JobLedger, publisher: Publisher,
@@ -42,12 +43,12 @@ final class GatewayNode {
     self.metrics = metrics
     self.log = log
     streams = ClientStreams(metrics: metrics)
+    admission = Admission(options.admission)
     reports = LedgerReports(ledger: ledger, loop: loop, nodeID: options.nodeID, metrics: metrics, log: log)
     lease = NodeLease(registry: registry, options: options, loop: loop, metrics: metrics, log: log)
     deadlines = JobDeadlines(ledger: ledger, loop: loop, log: log)
     inboxes = Inboxes(registry)
     settlements = InboxSettlements(inboxes: inboxes, reports: reports, loop: loop, metrics: metrics, log: log)
-    acknowledgementWaits = AcknowledgementWaits(loop: loop, limit: GatewayLimits.acknowledgementWaits)
     lease.clientCount = { [unowned self] in streams.clientCount }
   }
 
@@ -62,9 +63,20 @@ final class GatewayNode {
 
   /// Asks the registry for a session.
   func register(_ stream: ConnectStream, _ opening: Session.Opening) {
-    guard !isDraining, let epoch = lease.epoch else {
+    guard !isShuttingDown, let epoch = lease.epoch else {
       return stream.close(Status(.unavailable, "This node takes no clients at present.", retryAfter: .seconds(1)))
     }
+    guard !drain.isUnderWay else {
+      metrics.refusedByDrain.increment()
+      return drain.refuse(stream)
+    }
+    if case .comeBack(let delay) = admission.ask(now: loop.now) {
+      metrics.refusedByRate.increment()
+      // To this node again: its slot is here, and where the others stand nobody has asked.
+      return stream.goAway(
+        "Too many clients come at once.", retryAfter: delay, gateway: lease.address, reconnectAfter: delay)
+    }
+    metrics.admitted.increment()
     let registration = SessionRegistration(
       client: opening.client, node: options.nodeID, nodeEpoch: epoch, session: stream.sessionID,
       lastSession: opening.lastSession, peer: stream.peer, tags: opening.tags)
@@ -212,10 +224,14 @@ final class GatewayNode {
   // MARK: The end
 
   /// Tells every client to go elsewhere, closes the streams, and says in the registry that they are away.
-  func drain(_ reason: String) {
-    isDraining = true
+  func shutDown(_ reason: String) {
+    isShuttingDown = true
     isSweeping = false
-    for stream in streams.all { stream.drain(reason, retryAfter: options.drainRetry) }
+    drain.stop()
+    for stream in streams.all {
+      stream.goAway(
+        reason, retryAfter: options.drainRetry, gateway: drain.goal(), reconnectAfter: drain.reconnectDelay())
+    }
   }
 
   /// Waits until the registry knows of every session that has ended, for a while.

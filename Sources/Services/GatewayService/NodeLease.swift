@@ -20,7 +20,9 @@ final class NodeLease {
   private let startedAt = EventLoop.wallClockMilliseconds()
   private var renewal: Task<Void, Never>?
   private var partitions = 0
-  private var address = ""
+  /// Where others reach the node; empty before it has started.
+  private(set) var address = ""
+  private var isDraining = false
   private(set) var partition: Int32 = -1
   /// nil while the node isn't in the registry.
   private(set) var epoch: Int64?
@@ -53,6 +55,12 @@ final class NodeLease {
     }
   }
 
+  /// Says in the node's record that it takes no new clients.
+  func announceDraining() async {
+    isDraining = true
+    await renew()
+  }
+
   /// Ends the leases at once.
   func release() async {
     renewal?.cancel()
@@ -69,7 +77,8 @@ final class NodeLease {
 
   private func acquire() async throws(RoutingError) {
     epoch = try await registry.acquireNode(
-      options.nodeID, address: address, partition: partition, lease: options.lease, startedAt: startedAt)
+      options.nodeID, address: address, partition: partition, lease: options.lease, startedAt: startedAt,
+      isDraining: isDraining)
     log.info("lease taken", ["partition": partition, "epoch": epoch])
   }
 
@@ -78,7 +87,7 @@ final class NodeLease {
     do throws(RoutingError) {
       let ownership = try await registry.renewNode(
         options.nodeID, epoch: epoch, topic: Publisher.pushTopic, partition: partition, partitions: partitions,
-        lease: options.lease, clients: clientCount())
+        lease: options.lease, clients: clientCount(), isDraining: isDraining)
       // The node may have been released while this was under way.
       guard self.epoch == epoch else { return }
       switch ownership {

@@ -78,6 +78,11 @@ struct Session {
     }
   }
 
+  /// The registry has been asked and hasn't answered yet.
+  var isRegistering: Bool {
+    if case .registering = state { true } else { false }
+  }
+
   var epoch: Int64? {
     if case .open(_, let epoch) = state { epoch } else { nil }
   }

@@ -17,19 +17,21 @@ extension Control {
         } while !token.isEmpty
         return clients
       }
-      try self.printResult(
-        ClientsReport(clients: clients.map { .init($0) }),
-        people: columns(
-          ["CLIENT", "STATE", "NODE", "LAST ACTIVE", "PEER", "TAGS"],
-          clients.map { client in
-            let tags = client.tags.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
-            return [
-              client.clientID, client.online ? "online" : "offline", client.nodeID, Self.ago(client.lastActiveMs),
-              client.peer, tags,
-            ]
-          }))
+      try self.printResult(ClientsReport(clients: clients.map { .init($0) }), people: Self.table(clients))
       return true
     }
+  }
+
+  static func table(_ clients: [PushV1.ClientInfo]) -> String {
+    columns(
+      ["CLIENT", "STATE", "NODE", "LAST ACTIVE", "PEER", "TAGS"],
+      clients.map { client in
+        let tags = client.tags.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ",")
+        return [
+          client.clientID, client.online ? "online" : "offline", client.nodeID, ago(client.lastActiveMs), client.peer,
+          tags,
+        ]
+      })
   }
 
   /// Prints the gateways that hold a lease.
@@ -49,11 +51,11 @@ extension Control {
       try self.printResult(
         NodesReport(nodes: nodes.map { .init($0) }),
         people: columns(
-          ["NODE", "ADDRESS", "PARTITION", "CLIENTS", "LEASE LEFT", "STARTED"],
+          ["NODE", "ADDRESS", "PARTITION", "CLIENTS", "LEASE LEFT", "STARTED", "STATE"],
           nodes.map { node in
             [
               node.nodeID, node.address, "\(node.partition)", "\(node.clientCount)",
-              readableSeconds(node.leaseLeftMs), Self.ago(node.startedAtMs),
+              readableSeconds(node.leaseLeftMs), Self.ago(node.startedAtMs), node.draining ? "draining" : "",
             ]
           }))
       return true

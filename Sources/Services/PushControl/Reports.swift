@@ -114,9 +114,11 @@ struct ClientsReport: Encodable {
     var connectedAt: Int64
     var lastActive: Int64
     var peer: String
+    var sessionEpoch: Int64
 
     enum CodingKeys: String, CodingKey {
       case online, tags, peer
+      case sessionEpoch = "session_epoch"
       case clientID = "client_id"
       case nodeID = "node_id"
       case sessionID = "session_id"
@@ -133,6 +135,7 @@ struct ClientsReport: Encodable {
       connectedAt = client.connectedAtMs
       lastActive = client.lastActiveMs
       peer = client.peer
+      sessionEpoch = client.sessionEpoch
     }
   }
   var clients: [Client]
@@ -147,9 +150,10 @@ struct NodesReport: Encodable {
     var leaseLeft: Int64
     var clientCount: Int64
     var startedAt: Int64
+    var draining: Bool
 
     enum CodingKeys: String, CodingKey {
-      case address, partition, epoch
+      case address, partition, epoch, draining
       case nodeID = "node_id"
       case leaseLeft = "lease_left_ms"
       case clientCount = "client_count"
@@ -164,9 +168,42 @@ struct NodesReport: Encodable {
       leaseLeft = node.leaseLeftMs
       clientCount = node.clientCount
       startedAt = node.startedAtMs
+      draining = node.draining
     }
   }
   var nodes: [Node]
+}
+
+/// A line of `clients --watch`.
+struct PresenceReport: Encodable {
+  var event: String
+  var details: String
+  var client: ClientsReport.Client
+  var at: Int64
+  /// The client's state when the watch began.
+  var snapshot: Bool
+
+  enum CodingKeys: String, CodingKey {
+    case event, details, client, snapshot
+    case at = "at_ms"
+  }
+}
+
+struct DrainReport: Encodable {
+  var nodeID: String
+  var told: Int64
+  /// Told at once, at the deadline.
+  var left: Int64
+  var milliseconds: Int64
+  var deadlinePassed: Bool
+
+  enum CodingKeys: String, CodingKey {
+    case nodeID = "node_id"
+    case told = "clients_told"
+    case left = "clients_left"
+    case milliseconds = "duration_ms"
+    case deadlinePassed = "deadline_passed"
+  }
 }
 
 extension String {
