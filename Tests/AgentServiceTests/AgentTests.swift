@@ -73,6 +73,24 @@ import Testing
     }
   }
 
+  /// Numbers of streams order hellos that a gateway reads late, also where the clock has gone back.
+  @Test func eachStreamHasAHigherNumberThanAnyBefore() async throws {
+    try await scene { loop, directory, gateways, change in
+      let gateway = gateways[0]
+      let running = RunningAgent(loop, directory, [gateway.address], change)
+      await change.until { gateway.hellos.count == 1 }
+      let ahead = (EventLoop.wallClockMilliseconds() + 3_600_000) * 1000
+      try await gateway.push(.init(payload: .goAway(.init(reason: "late", retryAfterMs: 1, newerStream: ahead))))
+      await change.until { gateway.hellos.count == 2 }
+      guard case .register(let first)? = gateway.hellos.first, case .reconnect(let second)? = gateway.hellos.last else {
+        Issue.record("other hellos: \(gateway.hellos)")
+        return
+      }
+      #expect(first.streamNumber > 0 && first.streamNumber < ahead && second.streamNumber > ahead)
+      await running.stop(change)
+    }
+  }
+
   @Test func aFileArrivesUnderItsName() async throws {
     try await scene { loop, directory, gateways, change in
       let gateway = gateways[0]

@@ -77,6 +77,37 @@ import Testing
     }
   }
 
+  /// A node that hung reads the hello of a stream that its client has given up: the client is elsewhere by then.
+  @Test(arguments: [Safeguards.all, .all.subtracting(.fencing)])
+  func aHelloThatIsReadLateTakesNothingOver(_ safeguards: Safeguards) async throws {
+    let isKept = safeguards == .all
+    try await withCluster { cluster in
+      let g1 = try await cluster.gateway("g1") { $0.safeguards = safeguards }
+      let g2 = try await cluster.gateway("g2") { $0.safeguards = safeguards }
+      let client = try await cluster.client("c", at: g2, stream: 1001)
+      let late = try await cluster.channel(to: g1).bidirectional(PushV1.PushService.connect)
+      let hello = PushV1.RegisterRequest(clientID: "c", acknowledges: true, streamNumber: 1000)
+      try await late.send(PushV1.ClientMessage(payload: .register(hello)))
+      let answer = try await late.next()?.payload
+      if isKept {
+        guard case .goAway(let farewell)? = answer else {
+          throw Status(.internal, "answered: \(String(describing: answer))")
+        }
+        #expect(farewell.newerStream == 1001 && !farewell.replaced)
+        await #expect(throws: Status.self) { _ = try await late.next() }
+        _ = try await InboxDeliveryTests.submit(try cluster.channel(to: g1), ["j"])
+        #expect(try await Self.nextText(client, cluster, true) == "j")
+        // The same stream as before is no later one, and a later one comes in.
+        _ = try await cluster.client("c", at: g1, stream: 1002)
+      } else {
+        guard case .goAway(let farewell)? = try await client.call.next()?.payload else {
+          throw Status(.internal, "the session was not ended")
+        }
+        #expect(farewell.replaced)
+      }
+    }
+  }
+
   // MARK: Between look-up and delivery
 
   /// A best-effort record is on its way to the node that its client has just left.

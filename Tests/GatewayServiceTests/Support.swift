@@ -50,14 +50,16 @@ final class Cluster {
   /// Connects a client and waits until it is registered.
   func client(
     _ id: String, at gateway: TestGateway, acknowledges: Bool = true, lastSession: String? = nil,
-    positions: [PushV1.Position] = []
+    positions: [PushV1.Position] = [], stream: Int64 = 0
   ) async throws -> TestClient {
     let channel = try channel(to: gateway)
     let call = try await channel.bidirectional(PushV1.PushService.connect)
     let first: PushV1.ClientMessage.Payload =
       lastSession.map {
         .reconnect(PushV1.ReconnectRequest(clientID: id, lastSessionID: $0, acknowledges: acknowledges))
-      } ?? .register(PushV1.RegisterRequest(clientID: id, acknowledges: acknowledges, positions: positions))
+      }
+      ?? .register(
+        PushV1.RegisterRequest(clientID: id, acknowledges: acknowledges, positions: positions, streamNumber: stream))
     try await call.send(PushV1.ClientMessage(payload: first))
     let answer = try await call.next()
     guard case .registered(let registered) = answer?.payload else {

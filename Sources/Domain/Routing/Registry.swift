@@ -37,16 +37,20 @@ public final class Registry {
 
   // MARK: Clients
 
-  /// Makes a session the owner of its client's record; whoever owned it before no longer does.
+  /// Makes a session the owner of its client's record; whoever owned it before no longer does. A hello that comes after
+  /// that of a later stream changes nothing: see `Registered.newerStream`.
   public func register(_ registration: SessionRegistration) async throws(RoutingError) -> Registered {
     var arguments = [
       registration.node, String(registration.nodeEpoch), registration.session, registration.lastSession,
-      registration.peer, Registry.lifetime,
+      registration.peer, Registry.lifetime, String(safeguards.contains(.fencing) ? registration.stream : 0),
     ]
     for (name, value) in registration.tags { arguments += [name, value] }
     let answer = try await store.one(
       .script(RegistryScripts.register, keys: [Key.client(registration.client)], arguments)
     ).elements
+    if answer.count == 1 {
+      return Registered(epoch: 0, previousNode: "", previousEpoch: 0, resumed: false, newerStream: answer[0].number)
+    }
     guard answer.count == 5 else { throw RoutingError(.corrupt, "Redis answered a registration with something else.") }
     if answer[4].number == 0 { try await list(registration.client) }
     return Registered(

@@ -109,10 +109,12 @@ public struct SessionRegistration: Sendable {
   public var lastSession: String
   public var peer: String
   public var tags: [String: String]
+  /// The number of the client's stream; 0 where the client doesn't say.
+  public var stream: Int64
 
   public init(
     client: String, node: String, nodeEpoch: Int64, session: String, lastSession: String, peer: String,
-    tags: [String: String]
+    tags: [String: String], stream: Int64 = 0
   ) {
     self.client = client
     self.node = node
@@ -121,6 +123,7 @@ public struct SessionRegistration: Sendable {
     self.lastSession = lastSession
     self.peer = peer
     self.tags = tags
+    self.stream = stream
   }
 }
 
@@ -133,6 +136,8 @@ public struct Registered: Equatable, Sendable {
   public var previousEpoch: Int64
   /// The client's last session was the record's.
   public var resumed: Bool
+  /// Not 0 when nothing was registered, because a stream of this higher number has been.
+  public var newerStream: Int64 = 0
 }
 
 /// What became of a write that only the owner may make.

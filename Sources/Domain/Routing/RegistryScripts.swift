@@ -25,23 +25,26 @@ enum RegistryScripts {
 
     """
 
-  /// Makes a session the owner of a client's record, and tells who watches.
+  /// Makes a session the owner of a client's record, unless a later stream of the client has been here, and tells who
+  /// watches.
   ///
   /// - KEYS: `client:{ID}`
   /// - ARGV: node, node epoch, session id, the session id that the client had last or "", its address, the record's
-  ///   lifetime in ms, then names and values of tags in turn
+  ///   lifetime in ms, the number of its stream or 0, then names and values of tags in turn
   /// - Answers: {session epoch, node before or "", epoch before or 0, 1 when the last session id is the record's else 0,
-  ///   1 when the client stands in the list else 0}
+  ///   1 when the client stands in the list else 0}, or {the number of the later stream}
   static let register = RedisScript(
     clock + tell + """
-      local old = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'session', 'listed')
+      local old = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'session', 'listed', 'stream')
+      local stream, newest = tonumber(ARGV[7]), tonumber(old[5] or '0')
+      if stream > 0 and stream < newest then return {newest} end
       local before = tonumber(old[1] or '0')
       local epoch = math.max(before + 1, moment)
       redis.call('DEL', KEYS[1])
       redis.call('HSET', KEYS[1], 'node', ARGV[1], 'node_epoch', ARGV[2], 'session', ARGV[3],
         'epoch', string.format('%.0f', epoch), 'peer', ARGV[5], 'connected_at', string.format('%.0f', now),
-        'last_active', string.format('%.0f', now))
-      for i = 7, #ARGV, 2 do redis.call('HSET', KEYS[1], 'tag:' .. ARGV[i], ARGV[i + 1]) end
+        'last_active', string.format('%.0f', now), 'stream', ARGV[7])
+      for i = 8, #ARGV, 2 do redis.call('HSET', KEYS[1], 'tag:' .. ARGV[i], ARGV[i + 1]) end
       local listed = 0
       if old[4] then
         listed = 1

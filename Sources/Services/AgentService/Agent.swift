@@ -28,6 +28,8 @@ public final class Agent {
   private var session: Session
   private var inbox = Inbox()
   private var link: GatewayLink?
+  /// Of the newest stream: it grows, also over restarts, as the clock does.
+  private var streamNumber: Int64 = 0
   private var timer: LoopTimer?
   private var saveTimer: LoopTimer?
   /// Handed over and not yet acknowledged, and the sources whose positions have moved: the next writing covers them.
@@ -44,6 +46,13 @@ public final class Agent {
   /// - Precondition: `options` names at least one gateway.
   public convenience init(loop: EventLoop, options: AgentOptions, log: Logger) {
     self.init(loop: loop, options: options, log: log, arrivals: Arrivals(asJSON: options.printsJSON))
+  }
+
+  /// - Parameter output: takes each line of what arrives, with its newline, in place of standard output.
+  public convenience init(
+    loop: EventLoop, options: AgentOptions, log: Logger, output: @escaping @Sendable ([UInt8]) -> Void
+  ) {
+    self.init(loop: loop, options: options, log: log, arrivals: Arrivals(asJSON: options.printsJSON, write: output))
   }
 
   init(loop: EventLoop, options: AgentOptions, log: Logger, arrivals: Arrivals) {
@@ -190,18 +199,23 @@ public final class Agent {
   }
 
   private func payload(_ hello: Session.Hello) -> PushV1.ClientMessage.Payload {
-    let positions = inbox.positions.map { source, seq in
+    // What is below these positions doesn't come again.
+    let known = options.safeguards.contains(.dedupe) ? inbox.positions : [:]
+    let positions = known.map { source, seq in
       PushV1.Position(source: source.name, inboxID: source.inboxID, seq: seq)
     }
+    streamNumber = max(streamNumber + 1, EventLoop.wallClockMilliseconds() * 1000)
     switch hello {
     case .register:
       return .register(
-        .init(clientID: options.clientID, tags: options.tags, acknowledges: true, positions: positions))
+        .init(
+          clientID: options.clientID, tags: options.tags, acknowledges: true, positions: positions,
+          streamNumber: streamNumber))
     case .reconnect(let lastSessionID):
       return .reconnect(
         .init(
           clientID: options.clientID, lastSessionID: lastSessionID, tags: options.tags, acknowledges: true,
-          positions: positions))
+          positions: positions, streamNumber: streamNumber))
     }
   }
 
@@ -226,6 +240,8 @@ public final class Agent {
         silenceMilliseconds: answer.silenceLimitMs)
       perform(session.registered(attempt: attempt, terms, now: now))
     case .goAway(let notice):
+      // This machine's clock is behind the one that the client id was used with before: the next stream counts.
+      streamNumber = max(streamNumber, notice.newerStream)
       let farewell = Session.Farewell(
         reason: notice.reason, retryAfterMilliseconds: notice.retryAfterMs, isReplaced: notice.replaced,
         reconnectAfterMilliseconds: notice.reconnectAfterMs,

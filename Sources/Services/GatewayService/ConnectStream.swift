@@ -16,6 +16,8 @@ final class ConnectStream: ServerStreamHandler {
   private(set) var sessionID = ""
   /// What the client said it is.
   private(set) var tags: [String: String] = [:]
+  /// The number that the client has given this stream; 0 for none.
+  private(set) var number: Int64 = 0
   /// When the registry heard of this session last, monotonic ns.
   var refreshedAt: Int64 = 0
   /// How far the session is with its client's inbox; kept by `InboxDelivery`, as is whether that reads at present.
@@ -107,6 +109,15 @@ final class ConnectStream: ServerStreamHandler {
     perform(session.replaced())
   }
 
+  /// The client has been registered with a later stream, before this node came to read the hello of this one.
+  func cameLate(newer: Int64) {
+    guard session.state != .closed else { return }
+    let reason = "A later stream of this client has registered."
+    // Whoever still reads this stream counts from another clock, and shall come again at once.
+    sayGoodbye(PushV1.GoAway(reason: reason, retryAfterMs: 1, newerStream: newer))
+    close(Status(.aborted, reason))
+  }
+
   /// Tells the client to go, and closes the stream behind that.
   ///
   /// - Parameters:
@@ -134,6 +145,7 @@ final class ConnectStream: ServerStreamHandler {
     case .register(let opening):
       sessionID = Name.random()
       tags = opening.tags
+      number = opening.stream
       cursor = InboxCursor(stated: opening.positions)
       node.register(self, opening)
     case .welcome(let welcome): self.welcome(welcome)

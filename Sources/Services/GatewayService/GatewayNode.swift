@@ -79,10 +79,11 @@ final class GatewayNode {
     metrics.admitted.increment()
     let registration = SessionRegistration(
       client: opening.client, node: options.nodeID, nodeEpoch: epoch, session: stream.sessionID,
-      lastSession: opening.lastSession, peer: stream.peer, tags: opening.tags)
+      lastSession: opening.lastSession, peer: stream.peer, tags: opening.tags, stream: opening.stream)
     loop.spawn { [self] in
       do throws(RoutingError) {
         let answer = try await registry.register(registration)
+        guard answer.newerStream == 0 else { return stream.cameLate(newer: answer.newerStream) }
         stream.registered(answer, client: opening.client)
         await tellPreviousNode(of: opening.client, answer)
       } catch {
@@ -214,8 +215,9 @@ final class GatewayNode {
   private func restore(_ stream: ConnectStream, _ client: String, _ nodeEpoch: Int64) async {
     let registration = SessionRegistration(
       client: client, node: options.nodeID, nodeEpoch: nodeEpoch, session: stream.sessionID,
-      lastSession: "", peer: stream.peer, tags: stream.tags)
+      lastSession: "", peer: stream.peer, tags: stream.tags, stream: stream.number)
     guard let answer = try? await registry.register(registration) else { return }
+    guard answer.newerStream == 0 else { return stream.replace() }
     stream.renewed(epoch: answer.epoch)
     // Who writes to the client finds it again; the next look at its inbox is due at once.
     stream.refreshedAt = 0

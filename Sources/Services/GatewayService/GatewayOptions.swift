@@ -46,6 +46,8 @@ enum GatewayLimits {
   static let hops = 3
   /// Message ids of one acknowledgement that are looked at; the rest is ignored.
   static let acknowledgedIDs = 1000
+  /// Numbers that clients give their streams are below this.
+  static let streamNumbers: Int64 = 1 << 53
   /// Streams that one turn of the loop serves in a fan-out.
   static let streamsPerTurn = 512
   /// Sessions that one sweep refreshes; the next one goes on.

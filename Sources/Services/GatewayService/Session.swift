@@ -49,6 +49,8 @@ struct Session {
     var tags: [String: String]
     /// Where the client says that it stands in inboxes.
     var positions: [InboxPosition] = []
+    /// The number that the client gives its stream; 0 for none.
+    var stream: Int64 = 0
   }
 
   struct Welcome: Equatable {
@@ -92,17 +94,19 @@ struct Session {
     lastHeard = now
     switch message.payload {
     case .register(let request):
-      return open(request.clientID, lastSession: "", request.tags, request.acknowledges, request.positions)
+      return open(
+        request.clientID, lastSession: "", request.tags, request.acknowledges, request.positions, request.streamNumber)
     case .reconnect(let request):
       return open(
-        request.clientID, lastSession: request.lastSessionID, request.tags, request.acknowledges, request.positions)
+        request.clientID, lastSession: request.lastSessionID, request.tags, request.acknowledges, request.positions,
+        request.streamNumber)
     case .heartbeat, .ack, .fileStatus, nil: return later(message)
     }
   }
 
   private mutating func open(
     _ client: String, lastSession: String, _ tags: [String: String], _ acknowledges: Bool,
-    _ positions: [PushV1.Position]
+    _ positions: [PushV1.Position], _ stream: Int64
   ) -> Action {
     guard state == .waiting else {
       return close(Status(.failedPrecondition, "This stream has registered already; one stream is one session."))
@@ -119,7 +123,10 @@ struct Session {
     let last = Name.isValid(lastSession) ? lastSession : ""
     let inboxes = positions.lazy.filter { $0.source == InboxDelivery.source && Name.isValid($0.inboxID) && $0.seq > 0 }
       .prefix(Inboxes.maximumPositions).map { InboxPosition(inboxID: $0.inboxID, seq: $0.seq) }
-    return .register(Opening(client: client, lastSession: last, tags: tags, positions: Array(inboxes)))
+    // Beyond what Lua's numbers hold, it says nothing.
+    let number = (1..<GatewayLimits.streamNumbers).contains(stream) ? stream : 0
+    return .register(
+      Opening(client: client, lastSession: last, tags: tags, positions: Array(inboxes), stream: number))
   }
 
   private mutating func later(_ message: PushV1.ClientMessage) -> Action {
