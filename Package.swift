@@ -113,7 +113,11 @@ let package = Package(
     program("pushctl", uses: ["PushControl", "GRPC", "Reactor", "Settings", "Telemetry"]),
     // Its `bind` stands before the C library's: see BindSteering.
     program("devbroker", uses: ["Kafka", "Settings"], exports: ["bind"]),
-    program("bench", uses: ["GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Settings", "Telemetry"]),
+    program(
+      "bench",
+      uses: [
+        "AgentService", "GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Settings", "Telemetry", "Safeguards",
+      ]),
 
     // What tests of several targets share: servers as processes.
     .target(

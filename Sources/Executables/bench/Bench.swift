@@ -13,6 +13,7 @@ enum Bench {
         ("push", "Sends texts to one stream after the other (PushToClient): CPU per push."),
         ("load", "Sends texts to named endpoints at a steady rate (JobService): CPU per delivery, and latency."),
         ("reconnect", "Lets many endpoints come back at once with messages waiting for each."),
+        ("agents", "Runs many endpoints as the agent runs one: for ops/chaos."),
         ("serve", "Answers PushToClient without a cluster behind it: the server for unary comparisons."),
       ])
     let (command, arguments) = commands.selectFromCommandLine()
@@ -22,6 +23,7 @@ enum Bench {
     case "push": run { try await Push(arguments).run($0) }
     case "load": run { try await Load(arguments).run($0) }
     case "reconnect": run { try await Reconnect(arguments).run($0) }
+    case "agents": run { try await Agents(arguments).run($0) }
     default: run { try await Serve(arguments).run($0) }
     }
   }

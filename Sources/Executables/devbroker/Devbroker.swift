@@ -4,7 +4,8 @@ internal import Settings
 
 /// The embedded Kafka of one machine: librdkafka's mock cluster as a process.
 ///
-/// Prints `host:port` on stdout as soon as it serves, and runs until SIGTERM or SIGINT. Nothing outlives it.
+/// Prints `host:port` on stdout as soon as it serves, and runs until SIGTERM or SIGINT. Nothing outlives it. SIGUSR1 takes
+/// the brokers down: connections are cut, new ones refused, and what the topics hold stays. SIGUSR2 brings them up again.
 @main
 struct Devbroker {
   static func main() {
@@ -19,13 +20,17 @@ struct Devbroker {
     let parsed = options.parseCommandLine()
 
     // Before librdkafka starts its threads, which inherit the mask: sigwait alone takes the two signals.
-    let signals = SignalWait([SIGTERM, SIGINT])
+    let signals = SignalWait([SIGTERM, SIGINT, SIGUSR1, SIGUSR2])
     BindSteering.steer(to: parsed[host], port: UInt16(parsed[port]))
     do throws(KafkaError) {
       let cluster = try MockCluster(brokers: parsed[brokers])
       for topic in parsed[topics] { try cluster.create(topic) }
       announce(cluster.bootstrap, file: parsed[portFile])
-      signals.wait()
+      var signal = signals.wait()
+      while signal == SIGUSR1 || signal == SIGUSR2 {
+        for broker in 1...parsed[brokers] { cluster.set(broker: broker, isUp: signal == SIGUSR2) }
+        signal = signals.wait()
+      }
       withExtendedLifetime(cluster) {}
     } catch {
       complain("\(error)")
@@ -79,9 +84,10 @@ private struct SignalWait {
     pthread_sigmask(SIG_BLOCK, &set, nil)
   }
 
-  func wait() {
+  func wait() -> Int32 {
     var set = set
     var signal: Int32 = 0
     sigwait(&set, &signal)
+    return signal
   }
 }

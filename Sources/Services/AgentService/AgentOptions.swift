@@ -25,6 +25,14 @@ public struct AgentOptions: Sendable {
 
   /// What a test leaves out.
   public var safeguards = Safeguards.all
+  /// Has the agent try again after a fraction of a second: where gateways are broken on purpose, many times a minute.
+  public mutating func hurry() {
+    session.opening = .seconds(2)
+    session.firstWait = .milliseconds(300)
+    session.longestWait = .seconds(2)
+    session.leaveAlone = .seconds(1)
+  }
+
   var session = Session.Limits()
   var download = Download.Limits()
 }

@@ -103,9 +103,12 @@ public final class Gateway {
       guard let self, hasStarted, !isStopping else { return }
       switch state {
       case .connected:
+        log.info("Redis is back")
         setReady(nil)
         node.verifyAll()
-      case .disconnected(let error): setReady("Redis: \(error.message)")
+      case .disconnected(let error):
+        log.warning("Redis is gone", ["error": error.message])
+        setReady("Redis: \(error.message)")
       }
     }
     node.drain.onEvent = { [weak self] event in
