@@ -25,15 +25,20 @@ LONG_RUN = 500
 
 class Cluster:
     def __init__(self, folder, options):
+        # Copies, so that a build beside the run doesn't change what is started again.
+        binaries = os.path.join(folder, "bin")
+        os.makedirs(binaries)
+        for name in ("gateway", "bench", "devbroker"):
+            shutil.copy(os.path.join(options.binaries, name), binaries)
         environment = {"FLEETPUSH_WITHOUT": options.without} if options.without else {}
         for name in ("logs", "store"):
             os.makedirs(os.path.join(folder, name))
-        self.folder, self.options, self.environment = folder, options, environment
+        self.folder, self.options, self.environment, self.binaries = folder, options, environment, binaries
         self.clients = [f"c-{number:03}" for number in range(options.clients)]
         self.redis = Redis(folder)
-        self.broker = Broker(folder, options.binaries)
+        self.broker = Broker(folder, binaries)
         self.gateways = [
-            Gateway(number, folder, options.binaries, self.redis.address, self.broker.address, environment)
+            Gateway(number, folder, binaries, self.redis.address, self.broker.address, environment)
             for number in range(1, GATEWAYS + 1)]
         self.hosts = []
 
@@ -50,7 +55,7 @@ class Cluster:
         size = -(-len(self.clients) // self.options.hosts)
         for number in range(self.options.hosts):
             members = self.clients[number * size:(number + 1) * size]
-            self.hosts.append(Host(number + 1, self.folder, self.options.binaries, members, addresses, self.environment))
+            self.hosts.append(Host(number + 1, self.folder, self.binaries, members, addresses, self.environment))
             self.hosts[-1].start()
         if not await until(lambda: all(wires.live(client) for client in self.clients), 60):
             raise RuntimeError("not every endpoint connects")
