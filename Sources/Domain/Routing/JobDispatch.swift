@@ -168,8 +168,11 @@ public final class JobDispatch {
   ) -> PushRecord {
     var message = message
     message.messageID = id.description
-    return PushRecord(
+    var record = PushRecord(
       target: target, messageID: message.messageID, message: message.serialized(), jobID: job.jobID,
       isAtLeastOnce: job.qos == .atLeastOnce, expiresAt: message.expiresAtMs)
+    record.slowReader = SlowReader(rawValue: job.slowReader.rawValue) ?? .byDefault
+    record.route = job.route == .direct ? .direct : .kafka
+    return record
   }
 }

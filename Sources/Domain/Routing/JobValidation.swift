@@ -11,6 +11,8 @@ extension JobDispatch {
     guard job.qos == .atMostOnce || job.qos == .atLeastOnce else {
       throw RoutingError(.invalid, "The job's quality of service is neither 0 nor 1.")
     }
+    try validate(route: job)
+    try validate(slowReader: job)
     switch job.payload {
     case .text(let text):
       guard text.content.utf8.count <= maximumContentBytes else {
@@ -24,6 +26,32 @@ extension JobDispatch {
     case .fileID:
       guard notice != nil else { throw RoutingError(.notFound, "There is no published file of this id.") }
     case nil: throw RoutingError(.invalid, "The job has no payload: a text, a file id or an event.")
+    }
+  }
+
+  private static func validate(route job: PushV1.Job) throws(RoutingError) {
+    switch job.route {
+    case .kafka: break
+    case .direct:
+      guard job.targets?.clientIDs.isEmpty == false else {
+        throw RoutingError(.invalid, "The direct route is for named clients: what is for more goes through Kafka.")
+      }
+    case .unrecognized: throw RoutingError(.invalid, "The job's route is neither Kafka nor direct.")
+    }
+  }
+
+  private static func validate(slowReader job: PushV1.Job) throws(RoutingError) {
+    switch job.slowReader {
+    case .slowReaderDefault, .disconnect: break
+    case .wait:
+      guard job.qos == .atLeastOnce else {
+        throw RoutingError(.invalid, "A best-effort message is kept nowhere, so it can't wait for a slow reader.")
+      }
+    case .dropOldest:
+      guard job.qos == .atMostOnce else {
+        throw RoutingError(.invalid, "Messages that are kept until they are acknowledged can't be dropped.")
+      }
+    case .unrecognized: throw RoutingError(.invalid, "The job's policy for slow readers is not known.")
     }
   }
 

@@ -1,6 +1,13 @@
 public import Kafka
 
-/// Brings messages to the nodes that hold their clients, through Kafka.
+/// Carries records to the nodes that they are for.
+public protocol RecordCarrier: AnyObject {
+  /// Hands one record to a node; `then` is called on the loop when it will surely come there, or with why not.
+  func carry(_ record: PushRecord, to node: NodeRecord, then: @escaping (RoutingError?) -> Void)
+}
+
+/// Brings messages to the nodes that hold their clients: through Kafka, or by the direct route where the record says so
+/// and there is one.
 ///
 /// An at-least-once message is kept in its client's inbox first; its record in Kafka is a hint then, and one that is lost
 /// is made up for by the node that holds the client.
@@ -14,7 +21,7 @@ public final class Publisher {
   static let window = 2000
 
   public enum Outcome: Equatable, Sendable {
-    /// The record stands in Kafka.
+    /// The record stands in Kafka, or the node itself has taken it.
     case routed(node: String)
     /// The message is kept in the client's inbox. The client is away, or its node was not told for now.
     case stored
@@ -28,13 +35,15 @@ public final class Publisher {
     case unknown
     /// The client is connected to no living node, and its message is kept nowhere.
     case offline
-    /// Kafka did not take the record; a sentence.
+    /// The record was not taken; a sentence.
     case failed(String)
   }
 
   private let registry: Registry
   private let producer: KafkaProducer
   private let inboxes: Inboxes
+  /// What records of the direct route travel by; without one they go through Kafka.
+  public var direct: (any RecordCarrier)?
 
   public init(registry: Registry, producer: KafkaProducer, limits: Inboxes.Limits = Inboxes.Limits()) {
     self.registry = registry
@@ -42,8 +51,8 @@ public final class Publisher {
     inboxes = Inboxes(registry, limits: limits)
   }
 
-  /// Keeps each record that is to be kept and isn't yet, looks up its client, and produces the record to the node that
-  /// holds it.
+  /// Keeps each record that is to be kept and isn't yet, looks up its client, and sends the record to the node that holds
+  /// it.
   ///
   /// - Parameter unlessHeldBy: a node that has just missed the client, so that what the registry still says of it is no
   ///   longer true: its clients count as offline.
@@ -79,7 +88,7 @@ public final class Publisher {
         case .to(let node, let record) where node.id == excluded:
           deliveries.set(index, record.place == nil ? .offline : .stored)
         case .to(let node, let record):
-          produce(record, to: node) { error in
+          carry(record, to: node) { error in
             guard let error else { return deliveries.set(index, .routed(node: node.id)) }
             deliveries.set(index, record.place == nil ? .failed(error.message) : .stored)
           }
@@ -133,6 +142,14 @@ public final class Publisher {
       }
     }
     return routes
+  }
+
+  private func carry(_ record: PushRecord, to node: NodeRecord, then: @escaping (RoutingError?) -> Void) {
+    if record.route == .direct, let direct {
+      direct.carry(record, to: node, then: then)
+    } else {
+      produce(record, to: node, then: then)
+    }
   }
 
   /// Produces one record to a node; `then` is called on the loop when it stands in Kafka, or with why not.

@@ -32,6 +32,10 @@ public struct PushRecord: Equatable, Sendable {
   /// Where the message stands in the client's inbox; the record is then a hint. nil for best effort, and before it is
   /// kept.
   public var place: InboxPlace?
+  /// What becomes of the message when too much is queued for its client.
+  public var slowReader = SlowReader.byDefault
+  /// How the record travels from here; no part of what is encoded.
+  public var route = Route.kafka
 
   public init(
     target: Target, messageID: String = "", message: Bytes = Bytes(), jobID: String = "", isAtLeastOnce: Bool = false,
@@ -46,6 +50,25 @@ public struct PushRecord: Equatable, Sendable {
     self.hops = hops
     self.place = place
   }
+}
+
+/// How records travel to the node that holds their client.
+public enum Route: Equatable, Sendable {
+  case kafka
+  /// By a call to the node itself.
+  case direct
+}
+
+/// What becomes of a message when too much is queued for its client. The numbers are those of `push.v1.SlowReader`.
+public enum SlowReader: Int32, Equatable, Sendable {
+  /// `wait` for what is kept, else `dropOldest`.
+  case byDefault = 0
+  /// It waits in the inbox.
+  case wait = 1
+  /// The oldest best-effort messages that are queued for the client are dropped.
+  case dropOldest = 2
+  /// The stream ends, and the client is told when to come back.
+  case disconnect = 3
 }
 
 extension PushRecord {
@@ -74,12 +97,13 @@ extension PushRecord {
       target: target, messageID: wire.messageID, message: wire.serverMessage, jobID: wire.jobID,
       isAtLeastOnce: wire.qos > 0, expiresAt: wire.expiresAtMs, hops: Int(wire.hops),
       place: wire.seq > 0 ? InboxPlace(inboxID: wire.inboxID, seq: wire.seq, previous: wire.prevSeq) : nil)
+    slowReader = SlowReader(rawValue: wire.slowReader) ?? .byDefault
   }
 
   public func encoded() -> Bytes {
     var wire = InternalV1.PushRecord(
       messageID: messageID, serverMessage: message, jobID: jobID, qos: isAtLeastOnce ? 1 : 0, expiresAtMs: expiresAt,
-      hops: Int32(clamping: hops))
+      hops: Int32(clamping: hops), slowReader: slowReader.rawValue)
     if let place { (wire.inboxID, wire.seq, wire.prevSeq) = (place.inboxID, place.seq, place.previous) }
     switch target {
     case .client(let id): wire.target = .clientID(id)

@@ -39,7 +39,8 @@ struct GatewaySettings: Sendable {
     let refresh = flags.value(
       "refresh", .duration, default: "20s", help: "How often each session is refreshed in the registry.")
     let queued = flags.value(
-      "max-queued", .bytes, default: "1MiB", help: "Bytes queued for one client, past which its stream is closed.")
+      "max-queued", .bytes, default: "1MiB", help: "Bytes queued for one client, past which each job's policy holds."
+    )
     let partitions = flags.value(
       "partitions", .int(1...10_000), default: "16", help: "Partitions of client-push when it has to be made.")
     let registrations = flags.value(

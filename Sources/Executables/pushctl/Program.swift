@@ -90,6 +90,12 @@ struct Program {
     let qos = shared.options.optional(
       "qos", .choice(["0", "1"]),
       help: "0: once, to who is connected. 1: kept until it is acknowledged. Else 1 for clients, 0 for --all.")
+    let route = shared.options.value(
+      "route", .choice(["kafka", "direct"]), default: "kafka",
+      help: "How it travels to the gateways of the clients: through Kafka, or by calls between gateways.")
+    let slowReader = shared.options.optional(
+      "slow-reader", .choice(PushOrder.SlowReader.allCases.map(\.rawValue)),
+      help: "For clients that read too slowly. Else wait with --qos 1, drop-oldest with --qos 0.")
     let waits = shared.options.toggle(
       "wait", help: "Waits for the end of the job, with progress on a terminal; exit code 1 when a client failed.")
     let given = try shared.options.parse(arguments, environment: processEnvironment())
@@ -106,6 +112,8 @@ struct Program {
     }
     var order = PushOrder(clients: given[clients], payload: payload, jobID: given[jobID], waits: given[waits])
     if let level = given[qos] { order.isAtLeastOnce = level == "1" }
+    if given[route] == "direct" { order.route = .direct }
+    order.slowReader = given[slowReader].flatMap { PushOrder.SlowReader(rawValue: $0) }
     let prepared = order
     return (shared.control(given), { await $0.push(prepared) })
   }

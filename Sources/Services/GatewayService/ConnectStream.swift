@@ -10,7 +10,7 @@ internal import Telemetry
 /// its call.
 final class ConnectStream: ServerStreamHandler {
   let call: ServerCall
-  private unowned let node: GatewayNode
+  unowned let node: GatewayNode
   private(set) var session: Session
   /// A fresh name, once the client has asked for a session.
   private(set) var sessionID = ""
@@ -23,6 +23,8 @@ final class ConnectStream: ServerStreamHandler {
   /// How far the session is with its client's inbox; kept by `InboxDelivery`, as is whether that reads at present.
   var cursor = InboxCursor()
   var isReadingInbox = false
+  /// Best-effort messages that wait for room in the call.
+  var backlog = Backlog()
   /// Where it stands among the streams; kept by `ClientStreams`.
   var position = -1
 
@@ -51,7 +53,10 @@ final class ConnectStream: ServerStreamHandler {
   /// The client says that it is done; so is the session.
   func requestsEnded() { close(.ok) }
 
-  func writable() { node.inboxDelivery.catchUp(self) }
+  func writable() {
+    feed()
+    node.inboxDelivery.catchUp(self)
+  }
 
   func closed() {
     perform(session.ended())
@@ -59,30 +64,6 @@ final class ConnectStream: ServerStreamHandler {
   }
 
   // MARK: What the node tells
-
-  /// Whether a message of this length may be queued: one may in any case.
-  func hasRoom(for length: Int) -> Bool {
-    call.pendingBytes == 0 || call.pendingBytes + length <= node.options.maximumQueuedBytes
-  }
-
-  /// Queues a message by reference.
-  ///
-  /// - Returns: false when the stream is not open, or was closed because too much is queued.
-  @discardableResult
-  func send(_ message: EncodedMessage) -> Bool {
-    guard session.epoch != nil else { return false }
-    guard call.pendingBytes + message.count <= node.options.maximumQueuedBytes else {
-      node.metrics.overflowed.increment()
-      let limit = node.options.maximumQueuedBytes
-      close(
-        Status(
-          .resourceExhausted, "More than \(limit) bytes wait for this client: it reads too slowly.",
-          retryAfter: .seconds(1)))
-      return false
-    }
-    call.send(message)
-    return true
-  }
 
   func close(_ status: Status) { perform(session.close(status)) }
 
@@ -94,6 +75,7 @@ final class ConnectStream: ServerStreamHandler {
 
   func tick(now: Int64) {
     // A session that found no room goes on, also where nothing says that there is room again.
+    if !backlog.isEmpty { feed() }
     if cursor.phase == .behind { node.inboxDelivery.catchUp(self) }
     let action = session.tick(now: now, silenceLimit: node.options.silenceLimit)
     guard action != .none else { return }
@@ -106,6 +88,8 @@ final class ConnectStream: ServerStreamHandler {
     guard session.state != .closed else { return }
     node.metrics.replaced.increment()
     sayGoodbye(PushV1.GoAway(reason: "The client has connected again.", replaced: true))
+    // The record is another session's, but the place in this node's table is still this one's.
+    node.streams.close(self, client: session.client)
     perform(session.replaced())
   }
 
@@ -133,7 +117,7 @@ final class ConnectStream: ServerStreamHandler {
     close(Status(.unavailable, reason, retryAfter: reconnectAfter))
   }
 
-  private func sayGoodbye(_ farewell: PushV1.GoAway) {
+  func sayGoodbye(_ farewell: PushV1.GoAway) {
     call.send(EncodedMessage(PushV1.ServerMessage(payload: .goAway(farewell))))
   }
 
@@ -150,16 +134,26 @@ final class ConnectStream: ServerStreamHandler {
       node.register(self, opening)
     case .welcome(let welcome): self.welcome(welcome)
     case .answerHeartbeat(let timestamp): answerHeartbeat(timestamp)
-    case .acknowledge(let client, let acknowledgement): node.acknowledged(client, acknowledgement)
+    case .acknowledge(let client, let acknowledgement):
+      node.acknowledgementWaits.acknowledged(self, acknowledgement.messageIDs)
+      node.acknowledged(client, acknowledgement)
     case .report(let client, let status): node.reports.fileStatus(client, status)
     case .close(let status, let owned):
       node.streams.close(self, client: owned?.client)
       if let owned { node.release(owned) }
+      leave()
       call.finish(status)
     case .release(let owned):
       node.streams.close(self, client: owned.client)
       node.release(owned)
+      leave()
     }
+  }
+
+  /// The session is over: nobody waits for it any more.
+  private func leave() {
+    node.acknowledgementWaits.ended(self)
+    dropBacklog()
   }
 
   private func welcome(_ welcome: Session.Welcome) {

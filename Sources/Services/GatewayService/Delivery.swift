@@ -40,9 +40,14 @@ final class Delivery {
       node.inboxDelivery.deliver(record, at: place, to: stream)
       return true
     }
-    guard stream.send(EncodedMessage(payload: record.message)) else { return false }
-    node.metrics.delivered.increment()
-    if !record.jobID.isEmpty { node.reports.written(record.jobID, client, acknowledges: stream.session.acknowledges) }
+    switch stream.send(EncodedMessage(payload: record.message), of: record) {
+    case .closed: return false
+    case .held: break
+    case .dropped: fail(record, "Dropped: the client reads too slowly.")
+    case .written:
+      node.metrics.delivered.increment()
+      if !record.jobID.isEmpty { node.reports.written(record.jobID, client, acknowledges: stream.session.acknowledges) }
+    }
     return true
   }
 

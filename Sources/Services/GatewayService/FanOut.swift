@@ -46,7 +46,7 @@ final class FanOut {
 
   private func serveSlice() {
     for stream in streams.prefix(GatewayLimits.streamsPerTurn) {
-      for index in batch.indices where stream.send(batch[index].encoded) {
+      for index in batch.indices where stream.send(batch[index].encoded, of: batch[index].record) == .written {
         batch[index].written += 1
         report(batch[index].record, to: stream)
       }

@@ -32,8 +32,8 @@ public final class Gateway {
   private let producer: KafkaProducer
   private let consumer: PushConsumer
   private let node: GatewayNode
-  private let directPush: DirectPush
   private let presence: PresenceFeed
+  private let channels: NodeChannels
   private let health: HealthService
   private let server: Server
   private let log: Logger
@@ -67,15 +67,18 @@ public final class Gateway {
       try KafkaConsumer(kafka, loop: loop), nodeID: options.nodeID, loop: loop, metrics: metrics, log: log
     ) { [unowned node] in node.delivery.deliver($0) }
     consumer.onGap = { [unowned node] in node.verifyAll() }
-    let directPush = DirectPush(node: node)
-    self.directPush = directPush
+    channels = NodeChannels(loop: loop)
+    let directPush = DirectPush(node: node, channels: channels)
+    let directRoute = DirectRoute(node: node, channels: channels)
+    publisher.direct = directRoute
     var router = Router()
     router.stream(PushV1.PushService.connect) { [unowned node] in node.connect($0) }
-    router.unary(PushV1.PushService.pushToClient) { request, _ in try await directPush.push(request) }
+    router.unary(PushV1.PushService.pushToClient) { try await directPush.push($0, deadline: $1.deadline) }
     router.add(
       jobService: JobHandlers(
         dispatch: JobDispatch(registry: clients, ledger: ledger, publisher: publisher), ledger: ledger, store: store,
         loop: loop))
+    router.add(recordService: directRoute)
     presence = PresenceFeed(registry: clients, redis: redis.address, loop: loop, metrics: metrics, log: log)
     router.add(directoryService: DirectoryHandlers(registry: clients, presence: presence))
     router.add(nodeService: NodeHandlers(node: node))
@@ -202,7 +205,7 @@ public final class Gateway {
     await server.shutdown(grace: grace)
     await node.settlements.flush(within: Gateway.storeGrace)
     await node.reports.flush(within: Gateway.storeGrace)
-    directPush.close()
+    channels.close()
     await consumer.close()
     do { try await producer.flush(within: Gateway.storeGrace) } catch {
       log.warning("records not delivered", ["count": producer.undelivered, "error": error.message])

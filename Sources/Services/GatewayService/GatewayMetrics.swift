@@ -17,6 +17,9 @@ final class GatewayMetrics {
   let expired: Counter
   let forwarded: Counter
   let overflowed: Counter
+  let dropped: Counter
+  let directSent: Counter
+  let directReceived: Counter
   let clients: Gauge
   let streams: Gauge
   let registrations: Counter
@@ -53,6 +56,11 @@ final class GatewayMetrics {
     forwarded = registry.counter("fleetpush_messages_forwarded_total", "Messages passed on to another node.")
     overflowed = registry.counter(
       "fleetpush_streams_overflowed_total", "Streams closed because their client read too slowly.")
+    dropped = registry.counter(
+      "fleetpush_messages_dropped_total", "Best-effort messages dropped because their client read too slowly.")
+    directSent = registry.counter("fleetpush_direct_records_sent_total", "Records handed to other nodes by calls.")
+    directReceived = registry.counter(
+      "fleetpush_direct_records_received_total", "Records that other nodes handed over by calls.")
     clients = registry.gauge("fleetpush_clients", "Clients with a session on this node.")
     streams = registry.gauge("fleetpush_streams", "Streams of clients, registered or not.")
     registrations = registry.counter("fleetpush_registrations_total", "Sessions that began here.")

@@ -21,6 +21,7 @@ final class GatewayNode {
   private let deadlines: JobDeadlines
   private(set) lazy var drain = NodeDrain(node: self)
   private var admission: Admission
+  let acknowledgementWaits: AcknowledgementWaits
   private let inboxes: Inboxes
   private(set) lazy var inboxDelivery = InboxDelivery(node: self, inboxes: inboxes)
   private(set) lazy var delivery = Delivery(node: self)
@@ -49,6 +50,7 @@ final class GatewayNode {
     deadlines = JobDeadlines(ledger: ledger, loop: loop, log: log)
     inboxes = Inboxes(registry)
     settlements = InboxSettlements(inboxes: inboxes, reports: reports, loop: loop, metrics: metrics, log: log)
+    acknowledgementWaits = AcknowledgementWaits(loop: loop, limit: GatewayLimits.acknowledgementWaits)
     lease.clientCount = { [unowned self] in streams.clientCount }
   }
 

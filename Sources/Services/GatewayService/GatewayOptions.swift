@@ -18,7 +18,7 @@ public struct GatewayOptions: Sendable {
   /// How often each session's record is refreshed. A session that another node has taken over is noticed then at the
   /// latest.
   public var refreshInterval: Duration = .seconds(20)
-  /// Bytes queued for one client at most; past that its stream is closed with RESOURCE_EXHAUSTED.
+  /// Bytes queued for one client at most; past that a message is dealt with by its policy for slow readers.
   public var maximumQueuedBytes = 1 << 20
   /// The largest message that a client may send.
   public var maximumClientMessageBytes = 64 << 10
@@ -44,6 +44,18 @@ public struct GatewayOptions: Sendable {
 enum GatewayLimits {
   /// Nodes that a message is passed on to, one after the other, while its client moves.
   static let hops = 3
+  /// Queued on a call, past which best-effort messages are held back. No less than `Http2Stream.lowWaterBytes`: past that
+  /// a call tells when there is room again.
+  static let streamLowWaterBytes = 64 << 10
+  /// What a client is told to wait for whose stream was closed because it reads too slowly.
+  static let slowReaderRetry: Duration = .seconds(5)
+  /// Calls that wait for acknowledgements at once; past that they are refused with RESOURCE_EXHAUSTED.
+  static let acknowledgementWaits = 10_000
+  /// How long a call waits for an acknowledgement when it doesn't say, and at most.
+  static let acknowledgementTimeout: Duration = .seconds(10)
+  static let maximumAcknowledgementTimeout: Duration = .seconds(60)
+  /// Clients whose nodes are remembered; past that those that were not asked for lately are forgotten.
+  static let rememberedLocations = 100_000
   /// Message ids of one acknowledgement that are looked at; the rest is ignored.
   static let acknowledgedIDs = 1000
   /// Numbers that clients give their streams are below this.

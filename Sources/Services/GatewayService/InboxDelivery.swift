@@ -34,6 +34,7 @@ final class InboxDelivery {
     case .write:
       guard stream.hasRoom(for: record.message.count) else {
         _ = stream.cursor.fallBehind()
+        if record.slowReader == .disconnect { stream.disconnect() }
         return
       }
       write(record.message, record.messageID, place.seq, to: stream)

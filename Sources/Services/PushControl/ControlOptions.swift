@@ -42,6 +42,22 @@ public struct PushOrder: Sendable {
   public var waits: Bool
   /// Whether each message is kept until its client has acknowledged it; at first true for named clients.
   public var isAtLeastOnce: Bool
+  /// How the messages travel to their clients' gateways.
+  public var route = Route.kafka
+  /// What becomes of messages for clients that read too slowly; nil for what fits the quality of service.
+  public var slowReader: SlowReader?
+
+  public enum Route: Sendable {
+    case kafka
+    /// By a call from gateway to gateway; for named clients.
+    case direct
+  }
+
+  public enum SlowReader: String, CaseIterable, Sendable {
+    case wait
+    case dropOldest = "drop-oldest"
+    case disconnect
+  }
 
   public init(clients: [String], payload: Payload, jobID: String? = nil, waits: Bool = false) {
     self.clients = clients

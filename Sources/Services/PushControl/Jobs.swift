@@ -11,6 +11,13 @@ extension Control {
       var job = PushV1.Job(
         jobID: order.jobID ?? randomID(), targets: .init(clientIDs: order.clients, all: order.clients.isEmpty),
         qos: order.isAtLeastOnce ? .atLeastOnce : .atMostOnce)
+      job.route = order.route == .direct ? .direct : .kafka
+      switch order.slowReader {
+      case .wait: job.slowReader = .wait
+      case .dropOldest: job.slowReader = .dropOldest
+      case .disconnect: job.slowReader = .disconnect
+      case nil: break
+      }
       var file: UploadReport?
       switch order.payload {
       case .text(let text): job.payload = .text(.init(content: text))
