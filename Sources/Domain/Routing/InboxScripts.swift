@@ -18,7 +18,8 @@ enum InboxScripts {
   /// Ids of acknowledged messages that are kept, to know a publisher's retry by.
   static let rememberedIDs = 128
 
-  private static let preamble = """
+  /// What scripts begin with whose first four keys are of this shape.
+  static let preamble = """
     local time = redis.call('TIME')
     local now = time[1] * 1000 + math.floor(time[2] / 1000)
     local moment = time[1] * 1000000 + time[2]
@@ -184,5 +185,17 @@ enum InboxScripts {
         redis.call('ZREMRANGEBYRANK', KEYS[3], 0, remembered - \(rememberedIDs + 1))
       end
       return answer
+      """)
+
+  /// Takes a message out; its id stays known.
+  ///
+  /// - KEYS: `inbox:{ID}`, `inbox:{ID}:messages`, `inbox:{ID}:ids`, `inbox:{ID}:expiry`
+  /// - ARGV: message id
+  /// - Answers: 1 taken out, 0 it is not there
+  static let withdraw = RedisScript(
+    preamble + """
+      local seq = redis.call('ZSCORE', KEYS[3], ARGV[1])
+      if not seq or not drop({text(tonumber(seq))})[1] then return 0 end
+      return 1
       """)
 }

@@ -117,10 +117,19 @@ public final class Inboxes {
   /// - Returns: one answer each, in order.
   public func settle(_ settlements: [Settlement]) async -> [Result<Settled, RoutingError>] {
     let requests = settlements.map { settlement in
-      Store.Request.script(
-        InboxScripts.settle, keys: Inboxes.keys(of: settlement.client),
-        [.string(settlement.inboxID), .integer(settlement.acknowledged), .integer(settlement.written)]
-          + settlement.messageIDs.map { .string($0) })
+      let place: [RedisArgument] = [
+        .string(settlement.inboxID), .integer(settlement.acknowledged), .integer(settlement.written),
+      ]
+      return switch settlement.source {
+      case .inbox:
+        Store.Request.script(
+          InboxScripts.settle, keys: Inboxes.keys(of: settlement.client),
+          place + settlement.messageIDs.map { .string($0) })
+      case .fleet:
+        Store.Request.script(
+          FleetLogScripts.settle, keys: [.string(Key.cursor(settlement.client))],
+          place + [.integer(Inboxes.lifetime.wholeMilliseconds)])
+      }
     }
     return await store.all(requests, atOnce: Inboxes.settlementsAtOnce).map { reply in
       reply.map { value in
@@ -128,6 +137,17 @@ public final class Inboxes {
         return Settled(messageIDs: answer.dropFirst().map(\.text), isComplete: answer.first?.number != 1)
       }
     }
+  }
+
+  /// Takes messages out of inboxes, in one pipeline.
+  ///
+  /// - Parameter messages: the client and the id of each.
+  func withdraw(_ messages: [(client: String, messageID: String)]) async throws(RoutingError) {
+    let requests = messages.map { message in
+      Store.Request.script(
+        InboxScripts.withdraw, keys: Inboxes.keys(of: message.client), [.string(message.messageID)])
+    }
+    for reply in await store.all(requests) { _ = try reply.get() }
   }
 
   private static func keys(of client: String) -> [RedisArgument] {
@@ -203,19 +223,24 @@ public struct InboxPage: Equatable, Sendable {
   }
 }
 
-/// What a node tells about a client's inbox.
+/// What a node tells about a client's inbox, or about the client's cursor in the fleet's log.
 public struct Settlement: Equatable, Sendable {
+  public enum Source: Hashable, Sendable { case inbox, fleet }
+
   public var client: String
+  public var source: Source
+  /// The inbox, or the log.
   public var inboxID: String
   /// All up to there is acknowledged; 0 for nothing.
   public var acknowledged: Int64 = 0
   /// All up to there was written; 0 for nothing.
   public var written: Int64 = 0
-  /// Messages that are acknowledged by themselves.
+  /// Messages of the inbox that are acknowledged by themselves.
   public var messageIDs: [String] = []
 
-  public init(client: String, inboxID: String) {
+  public init(client: String, source: Source = .inbox, inboxID: String) {
     self.client = client
+    self.source = source
     self.inboxID = inboxID
   }
 }

@@ -16,9 +16,9 @@ public final class JobDispatch {
   /// A longer one counts as this.
   public static let maximumTimeToLive: Duration = .seconds(365 * 24 * 3600)
 
-  private let registry: Registry
-  private let ledger: JobLedger
-  private let publisher: Publisher
+  let registry: Registry
+  let ledger: JobLedger
+  let publisher: Publisher
 
   public init(registry: Registry, ledger: JobLedger, publisher: Publisher) {
     self.registry = registry
@@ -40,23 +40,36 @@ public final class JobDispatch {
     try JobDispatch.validate(job, notice)
     var now = EventLoop.wallClockMilliseconds()
     let opened = try await ledger.open(job, notice: notice, now: now)
-    if opened == .duplicate { now = try await ledger.summary(of: job.jobID).submittedAt }
-    let message = JobDispatch.message(of: job, notice, submittedAt: now)
     var answer = PushV1.SubmitResponse(jobID: job.jobID, duplicate: opened == .duplicate)
-    if job.targets?.all == true {
-      answer.targetCount = Int64(try await sendToAll(job, message))
-    } else {
-      let sent = try await send(job, message, to: job.targets?.clientIDs ?? [])
-      (answer.targetCount, answer.storedCount) = (Int64(sent.targets), Int64(sent.stored))
+    if opened == .duplicate {
+      let summary = try await ledger.summary(of: job.jobID)
+      now = summary.submittedAt
+      answer.targetCount = Int64(summary.counts.values.reduce(0, +))
+      guard !summary.isCancelled else { return answer }
     }
+    let message = JobDispatch.message(of: job, notice, submittedAt: now)
+    let sent =
+      job.targets?.isForMembers == true
+      ? try await sendToMembers(job, message, isDuplicate: opened == .duplicate)
+      : try await send(job, message, to: job.targets?.clientIDs ?? [])
+    (answer.targetCount, answer.storedCount) = (Int64(sent.targets), Int64(sent.stored))
+    // A cancellation marks the job first: it has found what was sent before it, or the mark is seen here.
+    if try await ledger.isCancelled(job.jobID) { try await withdraw(job) }
     return answer
+  }
+
+  /// Whom a job was sent to.
+  struct Sent {
+    var targets: Int
+    /// How many of them are away.
+    var stored: Int
   }
 
   // MARK: To named clients
 
   private func send(
     _ job: PushV1.Job, _ message: PushV1.ServerMessage, to named: [String]
-  ) async throws(RoutingError) -> (targets: Int, stored: Int) {
+  ) async throws(RoutingError) -> Sent {
     var seen: Set<String> = []
     let clients = named.filter { seen.insert($0).inserted }
     let added = try await ledger.addRows(job.jobID, clients, now: EventLoop.wallClockMilliseconds())
@@ -77,7 +90,7 @@ public final class JobDispatch {
       JobDispatch.steps(job.jobID, waiting, outcomes), now: EventLoop.wallClockMilliseconds())
     // Their rows stay ACCEPTED, so that the publisher's retry sends what is missing and nothing else.
     for case .failed(let reason) in outcomes { throw RoutingError(.unavailable, reason) }
-    return (clients.count, outcomes.count { $0 == .stored })
+    return Sent(targets: clients.count, stored: outcomes.count { $0 == .stored })
   }
 
   /// Why nothing of a job could be kept; nil when something was.
@@ -120,30 +133,6 @@ public final class JobDispatch {
   /// What the row of a client says that is away.
   static let storedReason = "Stored: the client is away."
 
-  // MARK: To all
-
-  /// One record that every node reads: the message has the same bytes for all.
-  private func sendToAll(_ job: PushV1.Job, _ message: PushV1.ServerMessage) async throws(RoutingError) -> Int {
-    let record = JobDispatch.record(job, message, .all, MessageID(job: job.jobID, client: nil))
-    guard JobLedger.keepsRows(of: job) else {
-      let nodes = try await registry.nodes().items
-      try await publisher.broadcast(record)
-      return Int(nodes.reduce(0) { $0 + $1.clientCount })
-    }
-    var clients: [String] = []
-    var after: String? = ""
-    while let start = after {
-      let page = try await registry.clients(after: start, limit: Registry.maximumPage, onlineOnly: true)
-      clients += page.items.map(\.record.id)
-      after = page.next
-    }
-    try await ledger.addRows(job.jobID, clients, now: EventLoop.wallClockMilliseconds())
-    try await publisher.broadcast(record)
-    try await ledger.take(
-      [RowStep(job: job.jobID, clients: clients, to: .routed)], now: EventLoop.wallClockMilliseconds())
-    return clients.count
-  }
-
   // MARK: Messages
 
   /// ms.
@@ -163,7 +152,7 @@ public final class JobDispatch {
     return message
   }
 
-  private static func record(
+  static func record(
     _ job: PushV1.Job, _ message: PushV1.ServerMessage, _ target: PushRecord.Target, _ id: MessageID
   ) -> PushRecord {
     var message = message

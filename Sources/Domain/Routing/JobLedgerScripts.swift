@@ -3,7 +3,7 @@ internal import Redis
 /// The ledger's Lua. The keys of a job share its id as their hash tag.
 ///
 /// `job:{ID}` is a hash: spec, notice, kind, submitted_at, updated_at, ordinal (grows with each change of a row),
-/// `s1` … `s8` (how many rows are in each state), cancelled, reason. `job:{ID}:row:CLIENT` is a hash with the row's fields.
+/// `s1` … `s8` (how many rows are in each state), cancelled, reason, admits (a client without a row may get one). `job:{ID}:row:CLIENT` is a hash with the row's fields.
 enum JobLedgerScripts {
   /// Opens a job, once.
   ///
@@ -52,7 +52,7 @@ enum JobLedgerScripts {
     """)
 
   /// Takes rows of one job to the same state, with the same fields. A row whose present state does not allow the step
-  /// stays as it is, and so does a client that has no row.
+  /// stays as it is. A client that has no row gets one when the job admits it.
   ///
   /// - KEYS: `job:{ID}`, `job:{ID}:rows`, then the key of each row
   /// - ARGV: the new state, the states that allow it in a job of messages, in a job of a file (digits), now in ms since
@@ -60,7 +60,7 @@ enum JobLedgerScripts {
   /// - Answers: how many rows took the step
   static let step = RedisScript(
     """
-    local job = redis.call('HMGET', KEYS[1], 'kind', 'ordinal')
+    local job = redis.call('HMGET', KEYS[1], 'kind', 'ordinal', 'admits')
     if not job[1] then return 0 end
     local allowed = ARGV[2]
     if job[1] == 'file' then allowed = ARGV[3] end
@@ -71,8 +71,11 @@ enum JobLedgerScripts {
     local before, places = {}, {}
     for i = 3, #KEYS do
       local state = redis.call('HGET', KEYS[i], 'state')
-      if state and string.find(allowed, state, 1, true) then
+      local admitted = not state and job[3]
+      if admitted or (state and string.find(allowed, state, 1, true)) then
         redis.call('HSET', KEYS[i], 'state', ARGV[1], 'updated_at', ARGV[4], unpack(fields))
+        if admitted then redis.call('PEXPIRE', KEYS[i], redis.call('PTTL', KEYS[1])) end
+        state = state or ''
         before[state] = (before[state] or 0) + 1
         ordinal = ordinal + 1
         places[#places + 1] = ordinal
@@ -84,7 +87,7 @@ enum JobLedgerScripts {
     redis.call('HSET', KEYS[1], 'ordinal', ordinal, 'updated_at', ARGV[4])
     for state, count in pairs(before) do
       if state ~= ARGV[1] then
-        redis.call('HINCRBY', KEYS[1], 's' .. state, -count)
+        if state ~= '' then redis.call('HINCRBY', KEYS[1], 's' .. state, -count) end
         redis.call('HINCRBY', KEYS[1], 's' .. ARGV[1], count)
       end
     end

@@ -56,12 +56,14 @@ extension JobDispatch {
   }
 
   private static func validate(_ targets: PushV1.Targets?) throws(RoutingError) {
-    guard let targets, targets.all || !targets.clientIDs.isEmpty else {
-      throw RoutingError(.invalid, "The job has no targets: client ids, or all.")
+    let kinds = [targets?.all == true, targets?.clientIDs.isEmpty == false, targets?.tags.isEmpty == false]
+    guard let targets, kinds.contains(true) else {
+      throw RoutingError(.invalid, "The job has no targets: client ids, tags, or all.")
     }
-    guard !targets.all || targets.clientIDs.isEmpty else {
-      throw RoutingError(.invalid, "The job's targets are client ids or all, not both.")
+    guard kinds.count(where: { $0 }) == 1 else {
+      throw RoutingError(.invalid, "The job's targets are client ids, tags or all: one of them, not several.")
     }
+    try Registry.validate(tags: targets.tags)
     guard targets.clientIDs.count <= maximumTargets else {
       throw RoutingError(.invalid, "The job names more than \(maximumTargets) clients.")
     }
@@ -69,11 +71,16 @@ extension JobDispatch {
   }
 }
 
+extension PushV1.Targets {
+  /// The job is for whoever has the tags, or for all: every client gets the same bytes.
+  public var isForMembers: Bool { all || !tags.isEmpty }
+}
+
 extension JobLedger {
-  /// Whether a job has a row for each client. A best-effort message to all has none: only counts, so that it costs no
-  /// write to Redis per client.
+  /// Whether a job has a row for each client. A best-effort message to tags or to all has none: only counts, so that it
+  /// costs no write to Redis per client.
   public static func keepsRows(of job: PushV1.Job) -> Bool {
-    guard job.targets?.all == true, job.qos == .atMostOnce else { return true }
+    guard job.targets?.isForMembers == true, job.qos == .atMostOnce else { return true }
     if case .fileID = job.payload { return true }
     return false
   }

@@ -76,7 +76,11 @@ public struct MessageID: Hashable, Sendable, CustomStringConvertible {
 enum Key {
   static func client(_ id: String) -> String { "client:{\(id)}" }
   static func inbox(_ client: String) -> String { "inbox:{\(client)}" }
+  /// How far a client is in the fleet's log.
+  static func cursor(_ client: String) -> String { "cursor:{\(client)}" }
   static func node(_ id: String) -> String { "node:{\(id)}" }
+  /// The log of messages to tags and to all.
+  static let fleetLog = "log:{fleet}"
   /// A set of all client ids that have a record, or had one not long ago.
   static let clients = "index:{clients}"
   static let nodes = "index:{nodes}"

@@ -42,13 +42,18 @@ public final class Publisher {
   private let registry: Registry
   private let producer: KafkaProducer
   private let inboxes: Inboxes
+  private let fleetLog: FleetLog
   /// What records of the direct route travel by; without one they go through Kafka.
   public var direct: (any RecordCarrier)?
 
-  public init(registry: Registry, producer: KafkaProducer, limits: Inboxes.Limits = Inboxes.Limits()) {
+  public init(
+    registry: Registry, producer: KafkaProducer, limits: Inboxes.Limits = Inboxes.Limits(),
+    logLimits: FleetLog.Limits = FleetLog.Limits()
+  ) {
     self.registry = registry
     self.producer = producer
     inboxes = Inboxes(registry, limits: limits)
+    fleetLog = FleetLog(registry, limits: logLimits)
   }
 
   /// Keeps each record that is to be kept and isn't yet, looks up its client, and sends the record to the node that holds
@@ -165,6 +170,38 @@ public final class Publisher {
       produce(topic: Publisher.broadcastTopic, partition: 0, record, []) { continuation.resume(returning: $0) }
     }
     if let error { throw error }
+  }
+
+  /// What has become of a message to tags or to all.
+  struct Logged: Equatable {
+    /// It stands in the log; false when its time was over, or it was removed before.
+    var isKept: Bool
+    /// Messages that the log had no more room for.
+    var trimmed: [String]
+  }
+
+  /// Keeps a message to tags or to all in the fleet's log, once, and tells every node. What is kept is accepted, whether
+  /// the nodes can be told or not: they look at the log themselves.
+  func publishToLog(_ record: PushRecord) async throws(RoutingError) -> Logged {
+    guard case .kept(let place, let trimmed) = try await fleetLog.append(record) else {
+      return Logged(isKept: false, trimmed: [])
+    }
+    var record = record
+    record.place = place
+    try? await broadcast(record)
+    return Logged(isKept: true, trimmed: trimmed)
+  }
+
+  /// Whether a message was put into the fleet's log before.
+  func hasLogged(_ messageID: String) async throws(RoutingError) -> Bool { try await fleetLog.knows(messageID) }
+
+  /// Takes the messages of a job out of where they wait, and tells every node.
+  ///
+  /// - Parameter clients: those whose inboxes hold a message of it.
+  func withdraw(_ job: String, from clients: [String]) async throws(RoutingError) {
+    try await inboxes.withdraw(clients.map { ($0, MessageID(job: job, client: $0).description) })
+    _ = try await fleetLog.withdraw(MessageID(job: job, client: nil).description)
+    try await broadcast(PushRecord(target: .cancelled(job: job)))
   }
 
   private func produce(

@@ -9,12 +9,14 @@ public struct PushRecord: Equatable, Sendable {
   public enum Target: Equatable, Sendable {
     /// One client of the node that the record is for.
     case client(String)
-    /// Every client of every node.
-    case all
+    /// Every client of every node that has the tags.
+    case all(tags: [String: String])
     /// The subscribers of a channel.
     case channel(String)
     /// No message: the client has a session of this epoch elsewhere, older ones are over.
     case moved(client: String, epoch: Int64)
+    /// No message: nothing more of this job is to be delivered.
+    case cancelled(job: String)
   }
 
   public var target: Target
@@ -29,8 +31,8 @@ public struct PushRecord: Equatable, Sendable {
   public var expiresAt: Int64
   /// How often it was passed on to another node.
   public var hops: Int
-  /// Where the message stands in the client's inbox; the record is then a hint. nil for best effort, and before it is
-  /// kept.
+  /// Where the message stands in the client's inbox, or in the fleet's log; the record is then a hint. nil for best
+  /// effort, and before it is kept.
   public var place: InboxPlace?
   /// What becomes of the message when too much is queued for its client.
   public var slowReader = SlowReader.byDefault
@@ -88,9 +90,10 @@ extension PushRecord {
     let target: Target
     switch wire.target {
     case .clientID(let id): target = .client(id)
-    case .all: target = .all
+    case .all: target = .all(tags: wire.tags)
     case .channel(let name): target = .channel(name)
     case .movedClientID(let id): target = .moved(client: id, epoch: wire.sessionEpoch)
+    case .cancelledJobID(let id): target = .cancelled(job: id)
     case nil: throw RoutingError(.corrupt, "The record has no target.")
     }
     self.init(
@@ -107,11 +110,14 @@ extension PushRecord {
     if let place { (wire.inboxID, wire.seq, wire.prevSeq) = (place.inboxID, place.seq, place.previous) }
     switch target {
     case .client(let id): wire.target = .clientID(id)
-    case .all: wire.target = .all(true)
+    case .all(let tags):
+      wire.target = .all(true)
+      wire.tags = tags
     case .channel(let name): wire.target = .channel(name)
     case .moved(let client, let epoch):
       wire.target = .movedClientID(client)
       wire.sessionEpoch = epoch
+    case .cancelled(let job): wire.target = .cancelledJobID(job)
     }
     return wire.serialized()
   }

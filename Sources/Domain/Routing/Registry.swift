@@ -43,19 +43,23 @@ public final class Registry {
     var arguments = [
       registration.node, String(registration.nodeEpoch), registration.session, registration.lastSession,
       registration.peer, Registry.lifetime, String(safeguards.contains(.fencing) ? registration.stream : 0),
+      registration.logID, String(registration.logHead),
     ]
     for (name, value) in registration.tags { arguments += [name, value] }
     let answer = try await store.one(
-      .script(RegistryScripts.register, keys: [Key.client(registration.client)], arguments)
+      .script(
+        RegistryScripts.register, keys: [Key.client(registration.client), Key.cursor(registration.client)], arguments)
     ).elements
     if answer.count == 1 {
       return Registered(epoch: 0, previousNode: "", previousEpoch: 0, resumed: false, newerStream: answer[0].number)
     }
-    guard answer.count == 5 else { throw RoutingError(.corrupt, "Redis answered a registration with something else.") }
+    guard answer.count == 9 else { throw RoutingError(.corrupt, "Redis answered a registration with something else.") }
     if answer[4].number == 0 { try await list(registration.client) }
     return Registered(
       epoch: answer[0].number, previousNode: answer[1].text, previousEpoch: answer[2].number,
-      resumed: answer[3].number == 1)
+      resumed: answer[3].number == 1,
+      cursor: FleetPosition(
+        logID: answer[5].text, acknowledged: answer[6].number, written: answer[7].number, judged: answer[8].number))
   }
 
   /// Puts a client that the registry didn't know into the list, and notes that in its record: the next registration is
@@ -96,7 +100,8 @@ public final class Registry {
     let sessions = await fenced(sessions)
     let requests = sessions.map { session in
       Store.Request.script(
-        RegistryScripts.refresh, keys: [Key.client(session.client), Key.inbox(session.client)],
+        RegistryScripts.refresh,
+        keys: [Key.client(session.client), Key.inbox(session.client), Key.cursor(session.client)],
         [String(session.epoch), String(nodeEpoch), String(session.lastActive), Registry.lifetime])
     }
     return await store.all(requests).map { reply in

@@ -22,13 +22,14 @@ extension Registry {
   /// - Parameters:
   ///   - after: the id that the page before ended with; "" for the first page.
   ///   - onlineOnly: leaves out those who are away. Pages may then be short, before the last one too.
+  ///   - tags: leaves out those who don't have all of them; likewise.
   public func clients(
-    after: String, limit: Int, onlineOnly: Bool = false
+    after: String, limit: Int, onlineOnly: Bool = false, tags: [String: String] = [:]
   ) async throws(RoutingError) -> Page<ListedClient> {
     let (ids, next) = try await page(of: Key.clients, after: after, limit: limit)
     let found = try await clients(ids)
     await forget(zip(ids, found).compactMap { $1 == nil ? $0 : nil })
-    return Page(items: found.compactMap { $0 }.filter { $0.isOnline || !onlineOnly }, next: next)
+    return Page(items: found.compactMap { $0 }.filter { ($0.isOnline || !onlineOnly) && $0.record.tags.matches(tags) }, next: next)
   }
 
   /// Clients by their ids, in two round trips. - Returns: one each, in order; nil for one that isn't known.

@@ -111,10 +111,13 @@ public struct SessionRegistration: Sendable {
   public var tags: [String: String]
   /// The number of the client's stream; 0 where the client doesn't say.
   public var stream: Int64
+  /// The fleet's log and its newest seq as the node knows them from before this: where a client begins that has no cursor.
+  public var logID: String
+  public var logHead: Int64
 
   public init(
     client: String, node: String, nodeEpoch: Int64, session: String, lastSession: String, peer: String,
-    tags: [String: String], stream: Int64 = 0
+    tags: [String: String], stream: Int64 = 0, logID: String = "", logHead: Int64 = 0
   ) {
     self.client = client
     self.node = node
@@ -124,6 +127,8 @@ public struct SessionRegistration: Sendable {
     self.peer = peer
     self.tags = tags
     self.stream = stream
+    self.logID = logID
+    self.logHead = logHead
   }
 }
 
@@ -138,6 +143,8 @@ public struct Registered: Equatable, Sendable {
   public var resumed: Bool
   /// Not 0 when nothing was registered, because a stream of this higher number has been.
   public var newerStream: Int64 = 0
+  /// How far the client is in the fleet's log.
+  public var cursor = FleetPosition()
 }
 
 /// What became of a write that only the owner may make.
@@ -160,4 +167,11 @@ public enum Location: Equatable, Sendable {
   /// Known, and connected to no living node.
   case offline
   case online(ClientRecord, NodeRecord)
+}
+
+extension [String: String] {
+  /// Whether a client with these tags has all that a selector names.
+  public func matches(_ selector: [String: String]) -> Bool {
+    selector.allSatisfy { self[$0.key] == $0.value }
+  }
 }

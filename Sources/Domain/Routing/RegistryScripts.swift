@@ -25,36 +25,59 @@ enum RegistryScripts {
 
     """
 
-  /// Makes a session the owner of a client's record, unless a later stream of the client has been here, and tells who
-  /// watches.
+  /// Makes a session the owner of a client's record, unless a later stream of the client has been here, tells who watches,
+  /// and gives a client that has no cursor one at the head of the fleet's log. When the client's tags have changed, entries
+  /// up to that head are no longer judged by its tags.
   ///
-  /// - KEYS: `client:{ID}`
+  /// - KEYS: `client:{ID}`, `cursor:{ID}`
   /// - ARGV: node, node epoch, session id, the session id that the client had last or "", its address, the record's
-  ///   lifetime in ms, the number of its stream or 0, then names and values of tags in turn
+  ///   lifetime in ms, the number of its stream or 0, the log's id and its newest seq as the node knows them, then names and
+  ///   values of tags in turn
   /// - Answers: {session epoch, node before or "", epoch before or 0, 1 when the last session id is the record's else 0,
-  ///   1 when the client stands in the list else 0}, or {the number of the later stream}
+  ///   1 when the client stands in the list else 0, the cursor: log, acked, written, judged}, or {the number of the later
+  ///   stream}
   static let register = RedisScript(
     clock + tell + """
-      local old = redis.call('HMGET', KEYS[1], 'epoch', 'node', 'session', 'listed', 'stream')
-      local stream, newest = tonumber(ARGV[7]), tonumber(old[5] or '0')
+      local old = {}
+      local tags = 0
+      local fields = redis.call('HGETALL', KEYS[1])
+      for i = 1, #fields, 2 do
+        old[fields[i]] = fields[i + 1]
+        if string.sub(fields[i], 1, 4) == 'tag:' then tags = tags + 1 end
+      end
+      local stream, newest = tonumber(ARGV[7]), tonumber(old['stream'] or '0')
       if stream > 0 and stream < newest then return {newest} end
-      local before = tonumber(old[1] or '0')
+      local same = old['epoch'] and tags * 2 == #ARGV - 9
+      local before = tonumber(old['epoch'] or '0')
       local epoch = math.max(before + 1, moment)
       redis.call('DEL', KEYS[1])
       redis.call('HSET', KEYS[1], 'node', ARGV[1], 'node_epoch', ARGV[2], 'session', ARGV[3],
         'epoch', string.format('%.0f', epoch), 'peer', ARGV[5], 'connected_at', string.format('%.0f', now),
         'last_active', string.format('%.0f', now), 'stream', ARGV[7])
-      for i = 8, #ARGV, 2 do redis.call('HSET', KEYS[1], 'tag:' .. ARGV[i], ARGV[i + 1]) end
+      for i = 10, #ARGV, 2 do
+        redis.call('HSET', KEYS[1], 'tag:' .. ARGV[i], ARGV[i + 1])
+        if old['tag:' .. ARGV[i]] ~= ARGV[i + 1] then same = false end
+      end
       local listed = 0
-      if old[4] then
+      if old['listed'] then
         listed = 1
         redis.call('HSET', KEYS[1], 'listed', '1')
       end
       redis.call('PEXPIRE', KEYS[1], ARGV[6])
       tell()
       local resumed = 0
-      if old[3] and old[3] == ARGV[4] then resumed = 1 end
-      return {epoch, old[2] or '', before, resumed, listed}
+      if old['session'] and old['session'] == ARGV[4] then resumed = 1 end
+      local cursor = redis.call('HMGET', KEYS[2], 'log', 'acked', 'written', 'judged')
+      if not cursor[1] then
+        cursor = {ARGV[8], ARGV[9], ARGV[9], ARGV[9]}
+        redis.call('HSET', KEYS[2], 'log', ARGV[8], 'acked', ARGV[9], 'written', ARGV[9], 'judged', ARGV[9])
+      elseif not same then
+        cursor[4] = ARGV[9]
+        redis.call('HSET', KEYS[2], 'judged', ARGV[9])
+      end
+      redis.call('PEXPIRE', KEYS[2], ARGV[6])
+      return {epoch, old['node'] or '', before, resumed, listed, cursor[1], tonumber(cursor[2] or '0'),
+        tonumber(cursor[3] or '0'), tonumber(cursor[4] or '0')}
       """)
 
   /// Notes that the client stands in the list, as long as it has a record.
@@ -71,7 +94,7 @@ enum RegistryScripts {
   /// Keeps a record alive, notes when its client was last heard, and looks how far the client's inbox is. Who watches is
   /// told when the node vouches for the session in a new epoch.
   ///
-  /// - KEYS: `client:{ID}`, `inbox:{ID}`
+  /// - KEYS: `client:{ID}`, `inbox:{ID}`, `cursor:{ID}`
   /// - ARGV: session epoch, node epoch, last active in ms since the epoch, lifetime in ms
   /// - Answers: {1, inbox id or "", its newest seq} done, {0} another session owns the record, {-1} there is no record
   static let refresh = RedisScript(
@@ -81,6 +104,7 @@ enum RegistryScripts {
       if old[1] ~= ARGV[1] then return {0} end
       redis.call('HSET', KEYS[1], 'node_epoch', ARGV[2], 'last_active', ARGV[3])
       redis.call('PEXPIRE', KEYS[1], ARGV[4])
+      redis.call('PEXPIRE', KEYS[3], ARGV[4])
       if old[2] ~= ARGV[2] then tell() end
       local inbox = redis.call('HMGET', KEYS[2], 'id', 'seq')
       return {1, inbox[1] or '', inbox[2] or '0'}

@@ -77,9 +77,11 @@ struct Program {
   }
 
   static func push(_ arguments: [String]) throws(UsageExit) -> Prepared {
-    var shared = Shared("push", about: "Pushes one thing to some clients, or to all that are connected.")
+    var shared = Shared("push", about: "Pushes one thing to some clients, to those that have tags, or to all.")
     let clients = shared.options.list("client", .string.named("ID"), help: "A client.")
-    let all = shared.options.toggle("all", help: "Every client that is connected.")
+    let tags = shared.options.list(
+      "tag", .keyValue, help: "Clients with this tag; given several times, those that have all of them.")
+    let all = shared.options.toggle("all", help: "Every client.")
     let text = shared.options.optional("text", .text, help: "A text for the user of the endpoint.")
     let file = shared.options.optional("file", .string.named("PATH"), help: "A file, which is uploaded first.")
     let fileID = shared.options.optional("file-id", .string.named("ID"), help: "A file that was uploaded before.")
@@ -89,7 +91,7 @@ struct Program {
       "job-id", .string.named("ID"), help: "The job's id instead of a random one: to say it again is to say it once.")
     let qos = shared.options.optional(
       "qos", .choice(["0", "1"]),
-      help: "0: once, to who is connected. 1: kept until it is acknowledged. Else 1 for clients, 0 for --all.")
+      help: "0: once, to who is connected. 1, and without this: kept until it is acknowledged.")
     let route = shared.options.value(
       "route", .choice(["kafka", "direct"]), default: "kafka",
       help: "How it travels to the gateways of the clients: through Kafka, or by calls between gateways.")
@@ -99,8 +101,9 @@ struct Program {
     let waits = shared.options.toggle(
       "wait", help: "Waits for the end of the job, with progress on a terminal; exit code 1 when a client failed.")
     let given = try shared.options.parse(arguments, environment: processEnvironment())
-    guard given[all] != !given[clients].isEmpty else {
-      throw shared.options.mistake("name either clients (--client ID) or --all.")
+    let selector = try selector(given[tags], shared.options)
+    guard [given[all], !given[clients].isEmpty, !selector.isEmpty].count(where: { $0 }) == 1 else {
+      throw shared.options.mistake("name either clients (--client ID), tags (--tag K=V) or --all.")
     }
     var payloads: [PushOrder.Payload] = []
     if let text = given[text] { payloads.append(.text(text)) }
@@ -110,7 +113,8 @@ struct Program {
     guard payloads.count == 1, let payload = payloads.first else {
       throw shared.options.mistake("name one of --text, --file, --file-id and --event.")
     }
-    var order = PushOrder(clients: given[clients], payload: payload, jobID: given[jobID], waits: given[waits])
+    var order = PushOrder(
+      clients: given[clients], tags: selector, payload: payload, jobID: given[jobID], waits: given[waits])
     if let level = given[qos] { order.isAtLeastOnce = level == "1" }
     if given[route] == "direct" { order.route = .direct }
     order.slowReader = given[slowReader].flatMap { PushOrder.SlowReader(rawValue: $0) }
@@ -135,16 +139,14 @@ struct Program {
     let watch = shared.options.toggle(
       "watch", help: "Goes on with a line for each client that comes, goes or is replaced, until it is interrupted.")
     let ids = shared.options.list("client", .string.named("ID"), help: "With --watch: only this client.")
-    let tags = shared.options.list("tag", .keyValue, help: "With --watch: only clients that have all of these tags.")
+    let tags = shared.options.list("tag", .keyValue, help: "Only those that have this tag, or all of several.")
     let given = try shared.options.parse(arguments, environment: processEnvironment())
     let (onlineOnly, clients) = (given[online], given[ids])
+    let wanted = try selector(given[tags], shared.options)
     guard given[watch] else {
-      guard clients.isEmpty, given[tags].isEmpty else {
-        throw shared.options.mistake("--client and --tag are for --watch.")
-      }
-      return (shared.control(given), { await $0.clients(onlineOnly: onlineOnly) })
+      guard clients.isEmpty else { throw shared.options.mistake("--client is for --watch.") }
+      return (shared.control(given), { await $0.clients(onlineOnly: onlineOnly, tags: wanted) })
     }
-    let wanted = Dictionary(given[tags].map { ($0.key, $0.value) }, uniquingKeysWith: { _, last in last })
     return (
       shared.control(given), { await $0.watchClients(ids: clients, tags: wanted, onlineOnly: onlineOnly) }
     )
@@ -161,6 +163,15 @@ struct Program {
     guard given[nodes].count == 1 else { throw shared.options.mistake("name one gateway.") }
     let (node, pace, limit) = (given[nodes][0], given[rate], given[deadline])
     return (shared.control(given), { await $0.drain(node, rate: pace, within: limit) })
+  }
+
+  /// Tags that a client has to have, all of them.
+  static func selector(_ pairs: [KeyValue], _ options: Options) throws(UsageExit) -> [String: String] {
+    var tags: [String: String] = [:]
+    for pair in pairs where tags.updateValue(pair.value, forKey: pair.key).map({ $0 != pair.value }) == true {
+      throw options.mistake("no client has two values of the tag \(pair.key).")
+    }
+    return tags
   }
 
   static func nodes(_ arguments: [String]) throws(UsageExit) -> Prepared {

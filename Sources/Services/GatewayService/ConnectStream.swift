@@ -25,6 +25,12 @@ final class ConnectStream: ServerStreamHandler {
   var isReadingInbox = false
   /// Best-effort messages that wait for room in the call.
   var backlog = Backlog()
+  /// The same for the fleet's log; kept by `FleetDelivery`.
+  var fleet = FleetCursor()
+  var isReadingLog = false
+  /// The reading of the log that has to come before this session is served.
+  var awaitedRead = 0
+  private var statedInLog: [InboxPosition] = []
   /// Where it stands among the streams; kept by `ClientStreams`.
   var position = -1
 
@@ -56,6 +62,7 @@ final class ConnectStream: ServerStreamHandler {
   func writable() {
     feed()
     node.inboxDelivery.catchUp(self)
+    node.fleetDelivery.serve(self)
   }
 
   func closed() {
@@ -68,6 +75,7 @@ final class ConnectStream: ServerStreamHandler {
   func close(_ status: Status) { perform(session.close(status)) }
 
   func registered(_ answer: Registered, client: String) {
+    fleet = FleetCursor(stored: answer.cursor, stated: statedInLog)
     perform(session.registered(client: client, epoch: answer.epoch, resumed: answer.resumed))
   }
 
@@ -77,6 +85,7 @@ final class ConnectStream: ServerStreamHandler {
     // A session that found no room goes on, also where nothing says that there is room again.
     if !backlog.isEmpty { feed() }
     if cursor.phase == .behind { node.inboxDelivery.catchUp(self) }
+    node.fleetDelivery.serve(self)
     let action = session.tick(now: now, silenceLimit: node.options.silenceLimit)
     guard action != .none else { return }
     node.metrics.silent.increment()
@@ -131,12 +140,14 @@ final class ConnectStream: ServerStreamHandler {
       tags = opening.tags
       number = opening.stream
       cursor = InboxCursor(stated: opening.positions)
+      statedInLog = opening.logPositions
       node.register(self, opening)
     case .welcome(let welcome): self.welcome(welcome)
     case .answerHeartbeat(let timestamp): answerHeartbeat(timestamp)
     case .acknowledge(let client, let acknowledgement):
       node.acknowledgementWaits.acknowledged(self, acknowledgement.messageIDs)
       node.acknowledged(client, acknowledgement)
+      node.fleetDelivery.acknowledged(self, acknowledgement)
     case .report(let client, let status): node.reports.fileStatus(client, status)
     case .close(let status, let owned):
       node.streams.close(self, client: owned?.client)
@@ -167,6 +178,7 @@ final class ConnectStream: ServerStreamHandler {
     call.send(EncodedMessage(PushV1.ServerMessage(payload: .registered(answer))))
     // The registry has this session by now: who appends to the inbox later finds it, what was appended before is read.
     node.inboxDelivery.catchUp(self)
+    node.fleetDelivery.opened(self)
   }
 
   private func answerHeartbeat(_ timestamp: Int64) {

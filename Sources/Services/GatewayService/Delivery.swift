@@ -10,6 +10,8 @@ final class Delivery {
   private unowned let node: GatewayNode
   private let fanOut: FanOut
   private var missed: [PushRecord] = []
+  /// Jobs of which nothing more is to be delivered, the newest of them: their records may still be on the way.
+  private var cancelled: [String] = []
   private var isRerouting = false
 
   init(node: GatewayNode) {
@@ -19,19 +21,30 @@ final class Delivery {
 
   /// Delivers a record that was for this node, or for all.
   func deliver(_ record: PushRecord) {
+    if case .all = record.target, let place = record.place {
+      return node.fleetDelivery.received(record, at: place)
+    }
+    guard cancelled.isEmpty || !cancelled.contains(record.jobID) else { return }
     if record.expiresAt > 0, record.expiresAt < EventLoop.wallClockMilliseconds() { return expire(record) }
     switch record.target {
     case .client(let client):
       guard !write(record, to: client) else { return }
       node.metrics.missed.increment()
       if node.options.safeguards.contains(.rerouting) { reroute(record) }
-    case .all: fanOut.add(record)
+    case .all(let tags): fanOut.add(record, to: tags)
     case .moved(let client, let epoch):
       guard let stream = node.streams[client], (stream.session.epoch ?? epoch) < epoch else { return }
       stream.replace()
+    case .cancelled(let job): cancel(job)
     // Subscribers of channels are no clients of this table.
     case .channel: break
     }
+  }
+
+  private func cancel(_ job: String) {
+    if cancelled.count >= GatewayLimits.cancelledJobs { cancelled.removeFirst() }
+    cancelled.append(job)
+    node.fleetDelivery.cancelled(job)
   }
 
   private func write(_ record: PushRecord, to client: String) -> Bool {

@@ -21,7 +21,7 @@ final class DirectoryHandlers: PushV1.DirectoryServiceHandler {
       var after = request.pageToken
       while true {
         let page = try await registry.clients(
-          after: after, limit: limit - clients.count, onlineOnly: request.onlineOnly)
+          after: after, limit: limit - clients.count, onlineOnly: request.onlineOnly, tags: request.tags)
         clients += page.items.map { DirectoryHandlers.info($0.record, isOnline: $0.isOnline) }
         guard let next = page.next else { return PushV1.ListClientsResponse(clients: clients) }
         guard clients.count < limit else { return PushV1.ListClientsResponse(clients: clients, nextPageToken: next) }

@@ -3,7 +3,7 @@ internal import Reactor
 internal import Routing
 internal import Telemetry
 
-/// Queues messages for all on every stream that is open. Belongs to the node's loop.
+/// Queues best-effort messages to tags and to all on every stream that is open. Belongs to the node's loop.
 ///
 /// A pass takes all messages that wait and walks the streams, a slice of them per turn, so that a large fan-out doesn't
 /// keep the loop from everything else. What comes meanwhile waits for the next pass. So messages keep their order, and a
@@ -12,7 +12,11 @@ final class FanOut {
   private struct Message {
     let record: PushRecord
     let encoded: EncodedMessage
+    /// Whom it is for; empty for everybody.
+    let tags: [String: String]
     var written = 0
+
+    func isFor(_ stream: ConnectStream) -> Bool { tags.isEmpty || stream.tags.matches(tags) }
   }
   private unowned let node: GatewayNode
   private var waiting: [Message] = []
@@ -24,9 +28,9 @@ final class FanOut {
     self.node = node
   }
 
-  /// Takes a record in for every stream that is open when its pass begins.
-  func add(_ record: PushRecord) {
-    waiting.append(Message(record: record, encoded: EncodedMessage(payload: record.message)))
+  /// Takes a record in for every stream that has the tags and is open when its pass begins.
+  func add(_ record: PushRecord, to tags: [String: String]) {
+    waiting.append(Message(record: record, encoded: EncodedMessage(payload: record.message), tags: tags))
     guard !isRunning else { return }
     isRunning = true
     turn()
@@ -46,23 +50,17 @@ final class FanOut {
 
   private func serveSlice() {
     for stream in streams.prefix(GatewayLimits.streamsPerTurn) {
-      for index in batch.indices where stream.send(batch[index].encoded, of: batch[index].record) == .written {
-        batch[index].written += 1
-        report(batch[index].record, to: stream)
+      for index in batch.indices where batch[index].isFor(stream) {
+        if stream.send(batch[index].encoded, of: batch[index].record) == .written { batch[index].written += 1 }
       }
     }
     streams = streams.dropFirst(GatewayLimits.streamsPerTurn)
   }
 
-  private func report(_ record: PushRecord, to stream: ConnectStream) {
-    guard record.isAtLeastOnce, !record.jobID.isEmpty, let client = stream.session.client else { return }
-    node.reports.written(record.jobID, client, acknowledges: stream.session.acknowledges)
-  }
-
   private func endPass() {
     for message in batch where message.written > 0 {
       node.metrics.delivered.increment(by: message.written)
-      if !message.record.isAtLeastOnce, !message.record.jobID.isEmpty {
+      if !message.record.jobID.isEmpty {
         node.reports.written(message.record.jobID, count: message.written)
       }
     }

@@ -152,6 +152,7 @@ public final class Gateway {
       let partition = try await self.node.lease.leasePartition(of: partitions)
       // The end of the log is known before anybody can learn of this node: nothing that is sent to it is missed.
       try await self.consumer.start(partition: partition)
+      try await self.node.fleetDelivery.load()
       try await self.node.lease.start(address: self.options.address.isEmpty ? bound.description : self.options.address)
     }
     node.startSweeping()

@@ -36,6 +36,8 @@ final class GatewayMetrics {
   let redelivered: Counter
   let inboxRepairs: Counter
   let droppedSettlements: Counter
+  let fleetLogRepairs: Counter
+  let fleetLogGaps: Counter
 
   init(_ registry: MetricsRegistry) {
     func topic(_ name: String) -> Topic {
@@ -84,5 +86,9 @@ final class GatewayMetrics {
       "fleetpush_inbox_repairs_total", "Sessions found behind their client's inbox by a look at it.")
     droppedSettlements = registry.counter(
       "fleetpush_acknowledgements_dropped_total", "Acknowledgements given up for want of Redis.")
+    fleetLogRepairs = registry.counter(
+      "fleetpush_fleet_log_repairs_total", "Times that a look at the fleet's log found more than hints had told.")
+    fleetLogGaps = registry.counter(
+      "fleetpush_fleet_log_gaps_total", "Clients told that messages of the fleet's log were removed before they had them.")
   }
 }

@@ -24,6 +24,7 @@ final class GatewayNode {
   let acknowledgementWaits: AcknowledgementWaits
   private let inboxes: Inboxes
   private(set) lazy var inboxDelivery = InboxDelivery(node: self, inboxes: inboxes)
+  private(set) lazy var fleetDelivery = FleetDelivery(node: self, log: FleetLog(registry))
   private(set) lazy var delivery = Delivery(node: self)
   private var isSweeping = false
   private var isRefreshing = false
@@ -81,7 +82,8 @@ final class GatewayNode {
     metrics.admitted.increment()
     let registration = SessionRegistration(
       client: opening.client, node: options.nodeID, nodeEpoch: epoch, session: stream.sessionID,
-      lastSession: opening.lastSession, peer: stream.peer, tags: opening.tags, stream: opening.stream)
+      lastSession: opening.lastSession, peer: stream.peer, tags: opening.tags, stream: opening.stream,
+      logID: fleetDelivery.tail.logID, logHead: fleetDelivery.tail.newest)
     loop.spawn { [self] in
       do throws(RoutingError) {
         let answer = try await registry.register(registration)
@@ -159,7 +161,10 @@ final class GatewayNode {
     let now = loop.now
     // A stream that closes leaves the array: so a copy is walked.
     for stream in streams.all { stream.tick(now: now) }
-    if options.safeguards.contains(.sweep) { refreshDue(now: now) }
+    if options.safeguards.contains(.sweep) {
+      refreshDue(now: now)
+      fleetDelivery.look(now: now)
+    }
     deadlines.look()
   }
 
@@ -169,6 +174,7 @@ final class GatewayNode {
     guard options.safeguards.contains(.verification) else { return }
     for stream in streams.all { stream.refreshedAt = 0 }
     refreshDue(now: loop.now)
+    fleetDelivery.catchUp()
   }
 
   private func refreshDue(now: Int64) {
@@ -204,6 +210,7 @@ final class GatewayNode {
         case .held:
           stream.refreshedAt = loop.now
           inboxDelivery.saw(head: refreshed.inbox, of: stream)
+          fleetDelivery.settle(stream)
         case .lost: stream.replace()
         case .absent:
           if options.safeguards.contains(.restoring) { await restore(stream, session.client, nodeEpoch) }
@@ -217,7 +224,9 @@ final class GatewayNode {
   private func restore(_ stream: ConnectStream, _ client: String, _ nodeEpoch: Int64) async {
     let registration = SessionRegistration(
       client: client, node: options.nodeID, nodeEpoch: nodeEpoch, session: stream.sessionID,
-      lastSession: "", peer: stream.peer, tags: stream.tags, stream: stream.number)
+      lastSession: "", peer: stream.peer, tags: stream.tags, stream: stream.number,
+      logID: stream.fleet.logID ?? fleetDelivery.tail.logID,
+      logHead: stream.fleet.logID == nil ? fleetDelivery.tail.newest : stream.fleet.done)
     guard let answer = try? await registry.register(registration) else { return }
     guard answer.newerStream == 0 else { return stream.replace() }
     stream.renewed(epoch: answer.epoch)

@@ -33,6 +33,10 @@ public struct GatewayOptions: Sendable {
   public var drainRetry: Duration = .seconds(10)
   /// What a test leaves out.
   public var safeguards = Safeguards.all
+  /// Entries of the fleet's log that are kept in memory at most, and their bytes; sessions that are further behind read
+  /// Redis.
+  public var fleetTailEntries = 10_000
+  public var fleetTailBytes = 16 << 20
 
   public init(nodeID: String, address: String = "") {
     self.nodeID = nodeID
@@ -60,6 +64,8 @@ enum GatewayLimits {
   static let acknowledgedIDs = 1000
   /// Numbers that clients give their streams are below this.
   static let streamNumbers: Int64 = 1 << 53
+  /// Cancelled jobs that are remembered, for records of theirs that come late.
+  static let cancelledJobs = 256
   /// Streams that one turn of the loop serves in a fan-out.
   static let streamsPerTurn = 512
   /// Sessions that one sweep refreshes; the next one goes on.

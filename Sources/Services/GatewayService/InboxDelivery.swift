@@ -101,7 +101,7 @@ final class InboxDelivery {
 
   private func write(_ message: Bytes, _ messageID: String, _ seq: Int64, to stream: ConnectStream) {
     let label = stream.cursor.wrote(seq)
-    stream.call.send(InboxDelivery.labelled(message, label))
+    stream.call.send(InboxDelivery.labelled(message, label, source: InboxDelivery.source))
     node.metrics.delivered.increment()
     if label.redelivered { node.metrics.redelivered.increment() }
     let isEnough = !stream.session.acknowledges
@@ -120,7 +120,7 @@ final class InboxDelivery {
 
   /// A message with its place. Fields of a message may stand in any order, and parts of it may be joined: so the label
   /// goes behind the publisher's bytes.
-  static func labelled(_ message: Bytes, _ label: InboxCursor.Label) -> EncodedMessage {
+  static func labelled(_ message: Bytes, _ label: InboxCursor.Label, source: String) -> EncodedMessage {
     let suffix = PushV1.ServerMessage(
       source: source, seq: label.seq, prevSeq: label.previous, inboxID: label.inboxID, redelivered: label.redelivered
     ).serialized()

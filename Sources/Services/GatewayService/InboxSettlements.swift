@@ -2,9 +2,10 @@ internal import Reactor
 internal import Routing
 internal import Telemetry
 
-/// What clients have acknowledged and what was written to them, on its way into their inboxes.
+/// What clients have acknowledged and what was written to them, on its way into their inboxes, and into their cursors in
+/// the fleet's log.
 ///
-/// Belongs to the node's loop. All that a turn produces goes out as one pipeline, one entry for each client; while it is
+/// Belongs to the node's loop. All that a turn produces goes out as one pipeline, one entry for each client and source; while it is
 /// under way, the next one gathers. What can't be sent waits and is joined with what follows: nothing of it is lost but
 /// with the process, and then the client gets the messages again.
 final class InboxSettlements: TurnEnding {
@@ -14,6 +15,7 @@ final class InboxSettlements: TurnEnding {
 
   private struct Key: Hashable {
     let client: String
+    let source: Settlement.Source
     let inboxID: String
   }
 
@@ -45,7 +47,7 @@ final class InboxSettlements: TurnEnding {
   ///
   /// - Parameter reported: messages whose rows have been told of the acknowledgement.
   func add(_ settlement: Settlement, reported: some Sequence<String> = []) {
-    let key = Key(client: settlement.client, inboxID: settlement.inboxID)
+    let key = Key(client: settlement.client, source: settlement.source, inboxID: settlement.inboxID)
     guard waiting.count < InboxSettlements.maximumPending || waiting[key] != nil else {
       return metrics.droppedSettlements.increment()
     }

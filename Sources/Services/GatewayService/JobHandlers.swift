@@ -116,14 +116,8 @@ final class JobHandlers: PushV1.JobServiceHandler {
   func cancel(_ request: PushV1.CancelJobRequest, _ context: ServerContext) async throws -> PushV1.JobStatus {
     try await translated { () async throws(RoutingError) in
       try Name.validate(request.jobID, as: "job id")
-      let now = EventLoop.wallClockMilliseconds()
       let reason = String(request.reason.prefix(LedgerReports.maximumTextLength))
-      _ = try await ledger.cancel(request.jobID, reason: reason, now: now)
-      let waiting = try await ledger.allRows(of: request.jobID)
-        .filter { $0.state == .accepted || $0.state == .routed }.map(\.clientID)
-      try await ledger.take(
-        [RowStep(job: request.jobID, clients: waiting, to: .failed, RowFields(reason: "The job was cancelled."))],
-        now: now)
+      try await dispatch.cancel(request.jobID, reason: reason)
       let rows = try await ledger.rows(of: request.jobID)
       return JobHandlers.status(try await ledger.summary(of: request.jobID), rows.rows)
     }
@@ -132,10 +126,10 @@ final class JobHandlers: PushV1.JobServiceHandler {
   // MARK: Shapes
 
   static func status(_ summary: JobSummary, _ rows: [PushV1.JobTarget]) -> PushV1.JobStatus {
-    let isToAll = summary.job.targets?.all == true
+    let isForMembers = summary.job.targets?.isForMembers == true
     let named = rows.map { row in
       var row = row
-      row.messageID = MessageID(job: summary.job.jobID, client: isToAll ? nil : row.clientID).description
+      row.messageID = MessageID(job: summary.job.jobID, client: isForMembers ? nil : row.clientID).description
       return row
     }
     let counts = summary.counts.filter { $0.value > 0 }.sorted { $0.key.rawValue < $1.key.rawValue }.map {

@@ -106,7 +106,8 @@ final class LedgerReports: TurnEnding {
 
   func acknowledged(_ client: String, _ acknowledgement: PushV1.Acknowledgement) {
     for text in acknowledgement.messageIDs.prefix(GatewayLimits.acknowledgedIDs) {
-      guard let id = MessageID(text), id.client == nil || id.client == client else { continue }
+      // Those to tags and to all are looked up among what the session was given.
+      guard let id = MessageID(text), id.client == client else { continue }
       acknowledged(id.job, client)
     }
   }

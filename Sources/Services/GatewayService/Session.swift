@@ -51,6 +51,8 @@ struct Session {
     var positions: [InboxPosition] = []
     /// The number that the client gives its stream; 0 for none.
     var stream: Int64 = 0
+    /// Where it says that it stands in the fleet's log.
+    var logPositions: [InboxPosition] = []
   }
 
   struct Welcome: Equatable {
@@ -121,12 +123,17 @@ struct Session {
     state = .registering(client: client)
     // A session id of ours is short; anything else can't be one.
     let last = Name.isValid(lastSession) ? lastSession : ""
-    let inboxes = positions.lazy.filter { $0.source == InboxDelivery.source && Name.isValid($0.inboxID) && $0.seq > 0 }
-      .prefix(Inboxes.maximumPositions).map { InboxPosition(inboxID: $0.inboxID, seq: $0.seq) }
     // Beyond what Lua's numbers hold, it says nothing.
     let number = (1..<GatewayLimits.streamNumbers).contains(stream) ? stream : 0
     return .register(
-      Opening(client: client, lastSession: last, tags: tags, positions: Array(inboxes), stream: number))
+      Opening(
+        client: client, lastSession: last, tags: tags, positions: Session.positions(positions, in: InboxDelivery.source),
+        stream: number, logPositions: Session.positions(positions, in: FleetLog.source)))
+  }
+
+  private static func positions(_ stated: [PushV1.Position], in source: String) -> [InboxPosition] {
+    stated.lazy.filter { $0.source == source && Name.isValid($0.inboxID) && $0.seq > 0 }
+      .prefix(Inboxes.maximumPositions).map { InboxPosition(inboxID: $0.inboxID, seq: $0.seq) }
   }
 
   private mutating func later(_ message: PushV1.ClientMessage) -> Action {

@@ -33,15 +33,16 @@ public struct PushOrder: Sendable {
     case event(type: String, details: String)
   }
 
-  /// Ids of clients; empty for every client that is connected.
+  /// Ids of clients, or tags that they have; both empty for every client.
   public var clients: [String]
+  public var tags: [String: String]
   public var payload: Payload
   /// Names the job, so that a retry is no second one; nil for a new random id.
   public var jobID: String?
   /// Waits until the job has ended.
   public var waits: Bool
-  /// Whether each message is kept until its client has acknowledged it; at first true for named clients.
-  public var isAtLeastOnce: Bool
+  /// Whether each message is kept until its client has acknowledged it.
+  public var isAtLeastOnce = true
   /// How the messages travel to their clients' gateways.
   public var route = Route.kafka
   /// What becomes of messages for clients that read too slowly; nil for what fits the quality of service.
@@ -59,12 +60,14 @@ public struct PushOrder: Sendable {
     case disconnect
   }
 
-  public init(clients: [String], payload: Payload, jobID: String? = nil, waits: Bool = false) {
+  public init(
+    clients: [String], tags: [String: String] = [:], payload: Payload, jobID: String? = nil, waits: Bool = false
+  ) {
     self.clients = clients
+    self.tags = tags
     self.payload = payload
     self.jobID = jobID
     self.waits = waits
-    isAtLeastOnce = !clients.isEmpty
   }
 }
 

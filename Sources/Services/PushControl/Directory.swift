@@ -4,14 +4,16 @@ internal import Schema
 
 extension Control {
   /// Prints the clients that the registry knows.
-  public func clients(onlineOnly: Bool) async -> Int32 {
+  ///
+  /// - Parameter tags: leaves out those who don't have all of them.
+  public func clients(onlineOnly: Bool, tags: [String: String] = [:]) async -> Int32 {
     await command {
       let clients = try await self.gateways.call { channel in
         var clients: [PushV1.ClientInfo] = []
         var token = ""
         repeat {
           let page = try await PushV1.DirectoryServiceClient(channel).listClients(
-            .init(pageToken: token, onlineOnly: onlineOnly), options: self.callOptions)
+            .init(pageToken: token, onlineOnly: onlineOnly, tags: tags), options: self.callOptions)
           clients += page.clients
           token = page.nextPageToken
         } while !token.isEmpty

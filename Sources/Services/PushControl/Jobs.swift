@@ -9,7 +9,9 @@ extension Control {
   public func push(_ order: PushOrder) async -> Int32 {
     await command {
       var job = PushV1.Job(
-        jobID: order.jobID ?? randomID(), targets: .init(clientIDs: order.clients, all: order.clients.isEmpty),
+        jobID: order.jobID ?? randomID(),
+        targets: .init(
+          clientIDs: order.clients, all: order.clients.isEmpty && order.tags.isEmpty, tags: order.tags),
         qos: order.isAtLeastOnce ? .atLeastOnce : .atMostOnce)
       job.route = order.route == .direct ? .direct : .kafka
       switch order.slowReader {
@@ -34,12 +36,15 @@ extension Control {
       let report = PushReport(
         jobID: answer.jobID, targetCount: answer.targetCount, storedCount: answer.storedCount,
         duplicate: answer.duplicate, file: file)
-      try self.printResult(report, people: Self.sentence(answer))
+      let isCounted = order.tags.isEmpty || answer.targetCount > 0 || order.isAtLeastOnce
+      try self.printResult(report, people: Self.sentence(answer, isCounted: isCounted))
       return true
     }
   }
 
-  private static func sentence(_ answer: PushV1.SubmitResponse) -> String {
+  /// - Parameter isCounted: false for a job whose clients nobody counts before they have it.
+  private static func sentence(_ answer: PushV1.SubmitResponse, isCounted: Bool) -> String {
+    guard isCounted else { return "job \(answer.jobID) for who has the tags\(answer.duplicate ? ", as before" : "")" }
     let stored = answer.storedCount == 0 ? "" : ", stored for \(answer.storedCount) of them until they are back"
     return "job \(answer.jobID) for \(answer.targetCount) clients\(stored)\(answer.duplicate ? ", as before" : "")"
   }
@@ -124,7 +129,7 @@ extension Control {
     let head = ["CLIENT", "STATE", "DONE", "GATEWAY", "SIZE", "TIME", "MD5", "PATH"]
     let reason = view.reason.isEmpty ? "" : ": \(printable(view.reason))"
     let title = "job \(printable(view.id)): \(view.state.name.lowercased())\(reason)"
-    // A job for all clients has sums only.
+    // A best-effort job for tags or for all has sums only.
     if rows.isEmpty { return "\(title)\n\(sums(view))" }
     if view.isForFile { return "\(title)\n\(columns(head, rows))" }
     let short = view.rows.map { [$0.clientID, $0.state.name.lowercased(), $0.gateway, $0.reason] }

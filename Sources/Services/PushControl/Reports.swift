@@ -21,7 +21,7 @@ struct UploadReport: Encodable {
 struct PushReport: Encodable {
   var jobID: String
   var targetCount: Int64
-  /// How many of them are away: their messages wait in their inboxes.
+  /// How many of them are away: their messages wait until they return.
   var storedCount: Int64
   var duplicate: Bool
   var file: UploadReport?
