@@ -52,10 +52,22 @@ import Testing
       await change.until { gateway.acks.flatMap(\.messageIDs).count == 3 && gateway.heartbeats >= 2 }
       #expect(gateway.acks.flatMap(\.messageIDs) == ["m1", "m1", "m2"])
       #expect(gateway.acks[0].position == .init(source: "inbox", inboxID: "i", seq: 1))
+      // A log beside the inbox, from its middle.
+      for (id, seq, previous) in [("l1", Int64(500), Int64(0)), ("l2", 700, 500), ("l2", 700, 500)] {
+        try await gateway.push(
+          .init(
+            payload: .event(.init(type: id)), messageID: id, source: "fleet", seq: seq, prevSeq: previous, inboxID: "f",
+            jobID: id))
+      }
+      let end = PushV1.Position(source: "fleet", inboxID: "f", seq: 700)
+      await change.until { gateway.acks.flatMap(\.messageIDs).count == 6 }
+      #expect(gateway.acks.last?.position == end)
       #expect(
         running.lines.printed.all == [
           #"{"content":"hi \u001b[31m","job_id":"j1","kind":"text","message_id":"m1"}"# + "\n",
           #"{"details":"now","kind":"event","message_id":"m2","type":"update"}"# + "\n",
+          #"{"details":"","job_id":"l1","kind":"event","message_id":"l1","type":"l1"}"# + "\n",
+          #"{"details":"","job_id":"l2","kind":"event","message_id":"l2","type":"l2"}"# + "\n",
         ])
       await running.stop(change)
       #expect(running.exitCode == 0)
@@ -68,7 +80,9 @@ import Testing
         return
       }
       #expect(again.lastSessionID == "session-1")
-      #expect(again.positions == [.init(source: "inbox", inboxID: "i", seq: 1)])
+      #expect(
+        again.positions.sorted { $0.source < $1.source }
+          == [end, .init(source: "inbox", inboxID: "i", seq: 1)])
       await next.stop(change)
     }
   }

@@ -40,6 +40,24 @@ import Testing
     #expect(inbox.take(new) == true)
   }
 
+  @Test func aLogCountsBesideTheInbox() {
+    let log = Inbox.Source(name: "fleet", inboxID: "l1")
+    func entry(_ id: String, _ seq: Int64, after previous: Int64 = 0, in source: Inbox.Source) -> Inbox.Label {
+      Inbox.Label(messageID: id, source: source, seq: seq, previous: previous)
+    }
+    var inbox = Inbox(positions: [source: 40])
+    // The first one of a log says that nothing was given before it, however far the log is.
+    #expect(inbox.take(entry("j1", 1000, in: log)) == true)
+    #expect(inbox.take(entry("j2", 2000, after: 1000, in: log)) == true)
+    #expect(inbox.take(label("a/c", 41, after: 40)) == true)
+    #expect(inbox.positions == [source: 41, log: 2000])
+    #expect(inbox.take(entry("j2", 2000, in: log)) == false)
+    // Another life of the log: the place in the old one is of no more use.
+    let next = Inbox.Source(name: "fleet", inboxID: "l2")
+    #expect(inbox.take(entry("j3", 3000, in: next)) == true)
+    #expect(inbox.positions == [source: 41, next: 3000])
+  }
+
   @Test func memoryIsBounded() {
     var inbox = Inbox()
     for number in 0..<(Inbox.rememberedIDs + 10) { _ = inbox.take(label("\(number)")) }

@@ -22,8 +22,9 @@ def counters(server):
 class Agent:
     """A running agent, in a folder of its own, with its output in a file."""
 
-    def __init__(self, client_id, gateways):
+    def __init__(self, client_id, gateways, tags=None):
         self.client_id = client_id
+        self.tags = [part for name, value in (tags or {}).items() for part in ("--tag", f"{name}={value}")]
         self.directory = folder("agent")
         self.log = os.path.join(self.directory, "log")
         self.files = os.path.join(self.directory, "files")
@@ -34,7 +35,7 @@ class Agent:
         with open(self.log, "ab") as log:
             self.child = subprocess.Popen(
                 [f"{PROGRAMS}/agent", "--client-id", self.client_id, "--gateway", ",".join(gateways),
-                 "--dir", self.files], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                 "--dir", self.files, *self.tags], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self):
         self.child.terminate()
@@ -80,8 +81,8 @@ class Jobs(unittest.TestCase):
     def setUp(self):
         self.cluster = shared()
 
-    def agent(self, order=(0, 1)):
-        agent = Agent(fresh("agent"), [self.cluster.gateways[index]["listen"] for index in order])
+    def agent(self, order=(0, 1), tags=None):
+        agent = Agent(fresh("agent"), [self.cluster.gateways[index]["listen"] for index in order], tags)
         self.addCleanup(agent.stop)
         online(self.cluster, agent.client_id)
         return agent
@@ -153,6 +154,65 @@ class Jobs(unittest.TestCase):
         with open(agent.log, encoding="utf-8") as log:
             lines = log.read()
         self.assertEqual((lines.count("text: kept for you"), lines.count("text: the last one")), (1, 1))
+
+    def away(self, agent):
+        """Stops an agent and waits until the registry knows."""
+        agent.stop()
+
+        def gone():
+            clients, _ = self.cluster.pushctl("clients")
+            return not next(client for client in clients["clients"] if client["client_id"] == agent.client_id)["online"]
+        eventually(gone, f"{agent.client_id} is away")
+
+    def test_tags_choose_also_who_is_away(self):
+        """A text and a file to tags: one agent has them and is there, one has them and is away, one lacks a tag."""
+        region = fresh("region")
+        here = self.agent(tags={"region": region, "model": "x"})
+        gone = self.agent((1, 0), tags={"region": region, "model": "x"})
+        other = self.agent((1, 0), tags={"region": region, "model": "y"})
+        self.away(gone)
+        tags = ["--tag", f"region={region}", "--tag", "model=x"]
+        listed, _ = self.cluster.pushctl("clients", *tags)
+        self.assertEqual({client["client_id"]: client["online"] for client in listed["clients"]},
+                         {here.client_id: True, gone.client_id: False})
+        text, _ = self.cluster.pushctl("push", *tags, "--text", "to the tags")
+        self.assertEqual((text["target_count"], text["stored_count"]), (2, 1))
+        path, digest = self.file(3 * MIB + 5)
+        file, _ = self.cluster.pushctl("push", *tags, "--file", path)
+        cancelled, _ = self.cluster.pushctl("push", *tags, "--text", "think better of it")
+        stub = jobs_pb2_grpc.JobServiceStub(self.cluster.channel(self.cluster.gateways[0]))
+        status = stub.Cancel(jobs_pb2.CancelJobRequest(job_id=cancelled["job_id"], reason="no"), timeout=SECONDS)
+        self.assertEqual({row.client_id: row.state for row in status.targets}[gone.client_id], jobs_pb2.JobTarget.FAILED)
+        wide, _ = self.cluster.pushctl("push", "--tag", f"region={region}", "--text", "to the region")
+        self.assertEqual((wide["target_count"], wide["stored_count"]), (3, 1))
+        quick, _ = self.cluster.pushctl("push", *tags, "--qos", "0", "--text", "who is there")
+        eventually(lambda: "who is there" in processes.tail(here.log, 100), "best effort to the one that is there")
+        gone.start([self.cluster.gateways[0]["listen"]])
+        for job in (text, file, wide):
+            final = ended(self.cluster, job["job_id"])
+            self.assertEqual(final["state"], "SUCCEEDED", final)
+        rows = {row["client_id"]: (row["state"], row["md5"]) for row in ended(self.cluster, file["job_id"])["targets"]}
+        self.assertEqual(rows, {here.client_id: ("VERIFIED", digest), gone.client_id: ("VERIFIED", digest)})
+        # Started once more, it gets none of it again.
+        gone.stop()
+        gone.start([self.cluster.gateways[1]["listen"]])
+        last, _ = self.cluster.pushctl("push", "--tag", f"region={region}", "--text", "the last")
+        self.assertEqual(ended(self.cluster, last["job_id"])["state"], "SUCCEEDED")
+
+        def texts(agent):
+            with open(agent.log, encoding="utf-8") as log:
+                return re.findall(r"^text: (.*)$", log.read(), re.MULTILINE)
+        self.assertEqual(texts(gone), ["to the tags", "to the region", "the last"])
+        self.assertEqual(texts(here)[0], "to the tags")
+        self.assertEqual(texts(other), ["to the region", "the last"])
+
+    def test_to_all_also_who_is_away(self):
+        agent = self.agent()
+        self.away(agent)
+        pushed, _ = self.cluster.pushctl("push", "--all", "--text", "kept for all")
+        self.assertGreaterEqual(pushed["stored_count"], 1)
+        agent.start([self.cluster.gateways[1]["listen"]])
+        eventually(lambda: "kept for all" in processes.tail(agent.log, 100), "it comes on return")
 
     def test_clients_and_nodes(self):
         agent = self.agent((1, 0))

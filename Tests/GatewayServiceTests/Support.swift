@@ -50,7 +50,7 @@ final class Cluster {
   /// Connects a client and waits until it is registered.
   func client(
     _ id: String, at gateway: TestGateway, acknowledges: Bool = true, lastSession: String? = nil,
-    positions: [PushV1.Position] = [], stream: Int64 = 0
+    positions: [PushV1.Position] = [], stream: Int64 = 0, tags: [String: String] = [:]
   ) async throws -> TestClient {
     let channel = try channel(to: gateway)
     let call = try await channel.bidirectional(PushV1.PushService.connect)
@@ -59,7 +59,8 @@ final class Cluster {
         .reconnect(PushV1.ReconnectRequest(clientID: id, lastSessionID: $0, acknowledges: acknowledges))
       }
       ?? .register(
-        PushV1.RegisterRequest(clientID: id, acknowledges: acknowledges, positions: positions, streamNumber: stream))
+        PushV1.RegisterRequest(
+          clientID: id, tags: tags, acknowledges: acknowledges, positions: positions, streamNumber: stream))
     try await call.send(PushV1.ClientMessage(payload: first))
     let answer = try await call.next()
     guard case .registered(let registered) = answer?.payload else {

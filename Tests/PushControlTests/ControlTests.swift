@@ -86,6 +86,16 @@ import Testing
     }
   }
 
+  @Test func tagsAreTargets() async throws {
+    try await scene { _, servers, control, printed in
+      var order = PushOrder(clients: [], tags: ["region": "eu", "model": "x"], payload: .text("hi"), jobID: "j1")
+      order.isAtLeastOnce = false
+      #expect(await control(.init([servers[0].address])).push(order) == 0)
+      #expect(servers[0].jobs.first?.targets == .init(tags: ["region": "eu", "model": "x"]))
+      #expect(servers[0].jobs.first?.qos == .atMostOnce)
+    }
+  }
+
   @Test func aFileIsUploadedThenPushed() async throws {
     try await scene { _, servers, control, printed in
       try await withFile(100) { path, bytes in
@@ -94,7 +104,9 @@ import Testing
         let report = try printed.json()
         let file = try #require(report["file"] as? [String: Any])
         let id = try #require(file["file_id"] as? String)
-        #expect(servers[0].jobs == [.init(jobID: "j1", targets: .init(all: true), payload: .fileID(id))])
+        #expect(
+          servers[0].jobs
+            == [.init(jobID: "j1", targets: .init(all: true), payload: .fileID(id), qos: .atLeastOnce)])
         #expect(servers[0].content(id) == bytes)
       }
     }

@@ -4,7 +4,8 @@ import Testing
 
 @Suite struct PushRecordTests {
   @Test(arguments: [
-    PushRecord.Target.client("c1"), .all(tags: [:]), .all(tags: ["site": "x", "model": ""]), .cancelled(job: "j"), .channel("files"), .moved(client: "c1", epoch: 1_763_000_000_123),
+    PushRecord.Target.client("c1"), .all(tags: [:]), .all(tags: ["site": "x", "model": ""]), .channel("files"),
+    .moved(client: "c1", epoch: 1_763_000_000_123), .cancelled(job: "j"),
   ])
   func readsAsItIsWritten(_ target: PushRecord.Target) throws {
     let record = PushRecord(

@@ -11,6 +11,7 @@ struct Fanout {
   private let messages: Int
   private let backlog: Int
   private let size: Int
+  private let isKept: Bool
 
   init(_ arguments: [String]) {
     var options = Options(
@@ -22,6 +23,8 @@ struct Fanout {
     let backlog = options.value(
       "backlog", .int(1...10_000), default: "1", help: "Texts that are sent before their deliveries are awaited.")
     let size = options.value("size", .bytes, default: "200", help: "The length of a text.")
+    let qos = options.value(
+      "qos", .choice(["0", "1"]), default: "0", help: "1: through the fleet's log, with a row for each stream.")
     let parsed = options.parseOrExit(arguments)
     self.gateway = parsed[gateway]
     self.pid = parsed[pid]
@@ -29,6 +32,7 @@ struct Fanout {
     self.messages = parsed[messages]
     self.backlog = parsed[backlog]
     self.size = parsed[size]
+    isKept = parsed[qos] == "1"
   }
 
   func run(_ loop: EventLoop) async throws {
@@ -76,14 +80,15 @@ struct Fanout {
   private func request(_ text: String) -> PushV1.SubmitRequest {
     PushV1.SubmitRequest(
       job: PushV1.Job(
-        targets: PushV1.Targets(all: true), payload: .text(PushV1.TextMessage(content: text)), qos: .atMostOnce))
+        targets: PushV1.Targets(all: true), payload: .text(PushV1.TextMessage(content: text)),
+        qos: isKept ? .atLeastOnce : .atMostOnce))
   }
 
   private func report(_ before: ProcessFigures, _ after: ProcessFigures, _ milliseconds: [Double]) {
     let deliveries = Double(messages * streams)
     let each = (after.cpuSeconds - before.cpuSeconds) * 1e6 / deliveries
     print(
-      "\(messages) texts of \(size) bytes to \(streams) streams, \(backlog) at a time: "
+      "\(messages) texts of \(size) bytes (qos \(isKept ? 1 : 0)) to \(streams) streams, \(backlog) at a time: "
         + "\(each.rounded(to: 2)) CPU µs per delivery")
     print(
       "until the last had it: p50 \(percentile(milliseconds, 0.5).rounded(to: 1)) ms, "

@@ -1,3 +1,4 @@
+internal import Bytes
 internal import GRPC
 internal import Reactor
 internal import Routing
@@ -34,7 +35,10 @@ final class FleetDelivery {
   // MARK: The log
 
   /// Reads the newest part of the log, before the node lets clients in.
-  func load() async throws(RoutingError) { try await read() }
+  func load() async throws(RoutingError) {
+    try await read()
+    lookedAt = node.loop.now
+  }
 
   /// A hint has come.
   func received(_ record: PushRecord, at place: InboxPlace) {
@@ -235,7 +239,8 @@ final class FleetDelivery {
     node.metrics.fleetLogGaps.increment()
     let event = PushV1.NotifyEvent(
       type: "gap",
-      details: "Messages to tags or to all, published up to \(seq / 1_000_000) s since the epoch, were removed before this "
+      details:
+        "Messages to tags or to all, published up to \(seq / 1_000_000) s since the epoch, were removed before this "
         + "client had them; some may have been for it.")
     stream.call.send(EncodedMessage(PushV1.ServerMessage(payload: .event(event))))
     stream.fleet.passed(seq)

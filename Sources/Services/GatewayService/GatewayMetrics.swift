@@ -89,6 +89,7 @@ final class GatewayMetrics {
     fleetLogRepairs = registry.counter(
       "fleetpush_fleet_log_repairs_total", "Times that a look at the fleet's log found more than hints had told.")
     fleetLogGaps = registry.counter(
-      "fleetpush_fleet_log_gaps_total", "Clients told that messages of the fleet's log were removed before they had them.")
+      "fleetpush_fleet_log_gaps_total",
+      "Clients told that messages of the fleet's log were removed before they had them.")
   }
 }

@@ -127,8 +127,9 @@ struct Session {
     let number = (1..<GatewayLimits.streamNumbers).contains(stream) ? stream : 0
     return .register(
       Opening(
-        client: client, lastSession: last, tags: tags, positions: Session.positions(positions, in: InboxDelivery.source),
-        stream: number, logPositions: Session.positions(positions, in: FleetLog.source)))
+        client: client, lastSession: last, tags: tags,
+        positions: Session.positions(positions, in: InboxDelivery.source), stream: number,
+        logPositions: Session.positions(positions, in: FleetLog.source)))
   }
 
   private static func positions(_ stated: [PushV1.Position], in source: String) -> [InboxPosition] {
