@@ -265,6 +265,12 @@ import Testing
       }
       // To submit it again sends nothing.
       #expect(try await Self.submit(channel, ["all"])[0].duplicate)
+      // Two jobs to all and two cancellations: every gateway knows.
+      for gateway in [g1, g2] {
+        try await cluster.until {
+          gateway.metric(#"fleetpush_records_consumed_total{topic="client-broadcast"}"#) >= 4
+        }
+      }
       // Neither the one that waited nor the one that was written and not acknowledged.
       for (id, gateway) in [("away", g2), ("here", g1), ("away", g1)] {
         let client = try await cluster.client(id, at: gateway)

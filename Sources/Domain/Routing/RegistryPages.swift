@@ -29,7 +29,9 @@ extension Registry {
     let (ids, next) = try await page(of: Key.clients, after: after, limit: limit)
     let found = try await clients(ids)
     await forget(zip(ids, found).compactMap { $1 == nil ? $0 : nil })
-    return Page(items: found.compactMap { $0 }.filter { ($0.isOnline || !onlineOnly) && $0.record.tags.matches(tags) }, next: next)
+    return Page(
+      items: found.compactMap { $0 }.filter { ($0.isOnline || !onlineOnly) && $0.record.tags.matches(tags) }, next: next
+    )
   }
 
   /// Clients by their ids, in two round trips. - Returns: one each, in order; nil for one that isn't known.

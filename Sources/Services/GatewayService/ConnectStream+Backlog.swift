@@ -1,5 +1,7 @@
 internal import GRPC
+internal import Reactor
 internal import Routing
+internal import Schema
 internal import Telemetry
 
 /// What a stream does when its client reads too slowly.
