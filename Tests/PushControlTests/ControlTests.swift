@@ -144,9 +144,50 @@ import Testing
       ]
       #expect(await control(.init([servers[0].address], json: false)).status("j", watches: false) == 0)
       let lines = printed.results.joined.split(separator: "\n")
-      #expect(lines.count == 4)
+      #expect(lines.count == 4)  // It has no counts: no totals.
       #expect(lines.first == "job j: running")
       #expect(lines.contains { $0.hasPrefix("a       verified  100 %  g1 ") && $0.hasSuffix("/x/a") })
+    }
+  }
+
+  @Test func theLiveTableHasTotalsAndTheRowsThatChangedLast() async throws {
+    try await scene { _, servers, control, printed in
+      var running = self.status(
+        .running, (0..<30).map { .init(clientID: "c\($0)", state: .routed, updatedAtMs: Int64(100 + $0)) },
+        complete: true)
+      running.counts = [.init(state: .routed, count: 30)]
+      var moved = self.status(.running, [.init(clientID: "c3", state: .downloading, percent: 50, updatedAtMs: 200)])
+      moved.counts = [
+        .init(state: .routed, count: 26), .init(state: .downloading, count: 1), .init(state: .failed, count: 3),
+      ]
+      var ended = self.status(.failed, [])
+      ended.counts = [.init(state: .verified, count: 27), .init(state: .failed, count: 3)]
+      servers[0].statuses = [running, moved, ended]
+      #expect(await control(.init([servers[0].address])).status("j", watches: true) == 1)
+      let screens = printed.drawn.all
+      #expect(screens.count == 3)
+      #expect(screens[0].contains("running: 0 of 30 done (0 %); routed 30\n"))
+      #expect(screens[0].contains("c29 [") && !screens[0].contains("c3 "))
+      #expect(screens[0].contains("… and 10 more, which changed earlier\n"))
+      #expect(
+        screens[1].contains("running: 3 of 30 done (11 %), 3 of them failed; routed 26, downloading 1, failed 3\n"))
+      #expect(screens[1].contains("c3  [###############...............]  50 %  downloading"))
+      #expect(screens[2].contains("failed: 30 of 30 done (100 %), 3 of them failed; verified 27, failed 3\n"))
+    }
+  }
+
+  @Test func countsThatComeAfterTheEndAreTaken() async throws {
+    try await scene(json: false) { _, servers, control, printed in
+      var status = PushV1.JobStatus(
+        job: .init(jobID: "j", targets: .init(all: true)), state: .succeeded, complete: true)
+      servers[0].statuses = [status]
+      #expect(await control(.init([servers[0].address], json: false)).status("j", watches: true) == 0)
+      #expect(printed.results.joined == "job j: succeeded\nclients: none so far")
+      status.counts = [.init(state: .written, count: 7)]
+      servers[0].statuses.append(status)
+      #expect(await control(.init([servers[0].address], json: false)).status("j", watches: true) == 0)
+      #expect(printed.results.all.last == "job j: succeeded\nclients: written 7")
+      #expect(printed.drawn.joined.contains("succeeded: 7 of 7 done (100 %); written 7\n"))
     }
   }
 

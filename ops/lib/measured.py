@@ -4,9 +4,12 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import urllib.request
 
 import local_cluster
 import processes
@@ -23,6 +26,9 @@ def cluster(gateways, binaries=RELEASE, partitions=None):
     for name in ["gateway", "devbroker", "bench"]:
         if not os.access(os.path.join(binaries, name), os.X_OK):
             raise Failure(f"{binaries}/{name} is not built: swift build -c release")
+    # A run that is ended takes its cluster with it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
     base = os.path.join(ROOT, ".build", "bench")
     os.makedirs(base, exist_ok=True)
     directory = tempfile.mkdtemp(prefix="cluster-", dir=base)
@@ -103,7 +109,6 @@ def redis_peak_mib(state):
 
 def metric(process, name):
     """The sum of a counter over its labels."""
-    import urllib.request
     with urllib.request.urlopen(f"http://{process['admin']}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith((name + " ", name + "{"))))

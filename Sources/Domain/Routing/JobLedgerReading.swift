@@ -15,6 +15,17 @@ extension JobLedger {
     return summary
   }
 
+  /// What is different whenever a job or a row of it has changed; cheap to read.
+  ///
+  /// - Throws: `.notFound`.
+  public func stamp(of job: String) async throws(RoutingError) -> JobStamp {
+    let fields =
+      ["submitted_at", "ordinal", "updated_at", "cancelled"] + JobRowState.allCases.map { "s\($0.rawValue)" }
+    let values = try await store.one(.command(["HMGET", Key.job(job)] + fields)).elements.map(\.text)
+    guard values.first?.isEmpty == false else { throw RoutingError(.notFound, "There is no job of this id.") }
+    return JobStamp(values: values)
+  }
+
   public struct Rows: Sendable {
     public var rows: [PushV1.JobTarget]
     /// The ordinal of the last one: where to go on.
@@ -82,4 +93,9 @@ extension JobLedger {
     }
     return Jobs(jobs: jobs, next: ids.count == limit ? skip + limit : nil)
   }
+}
+
+/// A job's counters at some moment: to be compared, not read.
+public struct JobStamp: Equatable, Sendable {
+  fileprivate var values: [String]
 }

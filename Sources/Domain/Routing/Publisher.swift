@@ -45,6 +45,7 @@ public final class Publisher {
   private let fleetLog: FleetLog
   /// What records of the direct route travel by; without one they go through Kafka.
   public var direct: (any RecordCarrier)?
+  private let recentNodes: RecentNodes
 
   public init(
     registry: Registry, producer: KafkaProducer, limits: Inboxes.Limits = Inboxes.Limits(),
@@ -54,6 +55,7 @@ public final class Publisher {
     self.producer = producer
     inboxes = Inboxes(registry, limits: limits)
     fleetLog = FleetLog(registry, limits: logLimits)
+    recentNodes = RecentNodes(registry)
   }
 
   /// Keeps each record that is to be kept and isn't yet, looks up its client, and sends the record to the node that holds
@@ -80,9 +82,11 @@ public final class Publisher {
   private func publish(
     slice records: [PushRecord], _ excluded: String?
   ) async throws(RoutingError) -> [Outcome] {
+    // Who comes back with a miss doesn't want to hear the same again.
+    let isFresh = excluded != nil
     let isKept = records.map { $0.isAtLeastOnce && $0.place == nil && !$0.clientID.isEmpty }
-    var kept = try await keep(zip(records, isKept).filter(\.1).map(\.0)).makeIterator()
-    var located = try await locate(zip(records, isKept).filter { !$1 }.map(\.0)).makeIterator()
+    var kept = try await keep(zip(records, isKept).filter(\.1).map(\.0), isFresh).makeIterator()
+    var located = try await locate(zip(records, isKept).filter { !$1 }.map(\.0), isFresh).makeIterator()
     let routes = isKept.compactMap { $0 ? kept.next() : located.next() }
     let deliveries = Deliveries(count: records.count)
     return await withUnsafeContinuation { continuation in
@@ -109,25 +113,27 @@ public final class Publisher {
   }
 
   /// Where the clients of records are that are kept already, or never are.
-  private func locate(_ records: [PushRecord]) async throws(RoutingError) -> [Route] {
+  private func locate(_ records: [PushRecord], _ isFresh: Bool) async throws(RoutingError) -> [Route] {
     guard !records.isEmpty else { return [] }
-    return zip(records, try await registry.locate(records.map(\.clientID))).map { record, location in
-      switch location {
-      case .unknown: .settled(.unknown)
-      case .offline: .settled(record.place == nil ? .offline : .stored)
-      case .online(_, let node): .to(node, record)
+    let holders = try await registry.holders(of: records.map(\.clientID))
+    let nodes = try await recentNodes.holding(Set(holders.compactMap { $0 }), isFresh: isFresh)
+    return zip(records, holders).map { record, holder in
+      guard let holder else { return .settled(.unknown) }
+      guard let node = nodes[holder.node], node.epoch == holder.epoch else {
+        return .settled(record.place == nil ? .offline : .stored)
       }
+      return .to(node, record)
     }
   }
 
   /// Puts records into the inboxes of their clients, which tell in the same call where the clients are.
-  private func keep(_ records: [PushRecord]) async throws(RoutingError) -> [Route] {
+  private func keep(_ records: [PushRecord], _ isFresh: Bool) async throws(RoutingError) -> [Route] {
     guard !records.isEmpty else { return [] }
     let answers = await inboxes.append(records)
-    var names: Set<String> = []
-    for case .success(.kept(_, let node, _)) in answers where !node.isEmpty { names.insert(node) }
+    var holders: Set<Holder> = []
+    for case .success(.kept(_, let node, let epoch)) in answers { holders.insert(Holder(node: node, epoch: epoch)) }
     // What is kept is accepted, whether its node can be found now or not.
-    let nodes = (try? await registry.nodes(named: names)) ?? [:]
+    let nodes = (try? await recentNodes.holding(holders, isFresh: isFresh)) ?? [:]
     var routes: [Route] = []
     for (record, answer) in zip(records, answers) {
       switch answer {

@@ -5,7 +5,7 @@ import Settings
 
 /// `bench load`: texts to named endpoints at a steady rate, through every gateway in turn.
 ///
-/// First nothing is sent for a while: what an idle cluster costs is shown apart. Then the rate runs for the same time.
+/// First nothing is sent for a while: what an idle cluster costs is shown apart.
 struct Load {
   private let gateways: [HostPort]
   private let processes: [KeyValue]
@@ -13,6 +13,7 @@ struct Load {
   private let rate: Int
   private let targets: Int
   private let duration: Duration
+  private let idle: Duration
   private let size: Int
   private let isAtLeastOnce: Bool
   private let others: [String]
@@ -32,6 +33,7 @@ struct Load {
     let rate = options.value("rate", .int(1...1_000_000), default: "1000", help: "Messages a second.")
     let targets = options.value("targets", .int(1...10_000), default: "10", help: "Endpoints that one job names.")
     let duration = options.value("duration", .duration, default: "10s", help: "How long.")
+    let idle = options.value("idle", .duration, default: "5s", help: "How long nothing is sent before.")
     let size = options.value("size", .bytes, default: "200", help: "The length of a text.")
     let qos = options.value("qos", .int(0...1), default: "1", help: "0 at most once, 1 at least once.")
     let others = options.list("also", .string, help: "Ids of clients elsewhere that each job names as well.")
@@ -42,6 +44,7 @@ struct Load {
     self.rate = parsed[rate]
     self.targets = min(parsed[targets], parsed[clients])
     self.duration = parsed[duration]
+    self.idle = parsed[idle]
     self.size = parsed[size]
     isAtLeastOnce = parsed[qos] == 1
     self.others = parsed[others]
@@ -58,7 +61,7 @@ struct Load {
     try await loop.sleep(for: .seconds(1))
     var costs = try ProcessCosts(processes)
     await endpoints.heartbeat()
-    try await loop.sleep(for: duration)
+    try await loop.sleep(for: idle)
     let (idle, idleSeconds) = (try costs.spent(), costs.seconds)
     try costs.restart()
     endpoints.measures = true

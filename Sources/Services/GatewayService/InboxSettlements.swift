@@ -5,13 +5,16 @@ internal import Telemetry
 /// What clients have acknowledged and what was written to them, on its way into their inboxes, and into their cursors in
 /// the fleet's log.
 ///
-/// Belongs to the node's loop. All that a turn produces goes out as one pipeline, one entry for each client and source; while it is
-/// under way, the next one gathers. What can't be sent waits and is joined with what follows: nothing of it is lost but
+/// Belongs to the node's loop. What comes within a short while goes out as one pipeline, one entry for each client and
+/// source; while it is under way, the next one gathers. What can't be sent waits and is joined with what follows: nothing of it is lost but
 /// with the process, and then the client gets the messages again.
-final class InboxSettlements: TurnEnding {
+final class InboxSettlements {
   /// Clients that wait for Redis at most; past that new entries are dropped and counted, and their messages come again.
   static let maximumPending = 100_000
   static let retryDelay: Duration = .seconds(1)
+  /// How long an entry waits for others to share its pipeline: what was written and what is acknowledged soon after is one
+  /// entry then. A node that dies meanwhile has the messages of that time come again.
+  static let gatherInterval: Duration = .milliseconds(50)
 
   private struct Key: Hashable {
     let client: String
@@ -31,8 +34,9 @@ final class InboxSettlements: TurnEnding {
   private let metrics: GatewayMetrics
   private let log: Logger
   private var waiting: [Key: Entry] = [:]
-  private var isTurnEndDue = false
+  private var gatherTimer: LoopTimer?
   private var isSending = false
+  private var isFlushing = false
   private let sent = Wakeup()
 
   init(inboxes: Inboxes, reports: LedgerReports, loop: EventLoop, metrics: GatewayMetrics, log: Logger) {
@@ -52,9 +56,12 @@ final class InboxSettlements: TurnEnding {
       return metrics.droppedSettlements.increment()
     }
     join(key, Entry(settlement: settlement, reported: Set(reported)))
-    guard !isTurnEndDue, !isSending else { return }
-    isTurnEndDue = true
-    loop.atEndOfTurn(self)
+    sendLater()
+  }
+
+  private func sendLater() {
+    guard gatherTimer == nil, !isSending else { return }
+    gatherTimer = loop.schedule(after: InboxSettlements.gatherInterval) { [weak self] in self?.send() }
   }
 
   private func join(_ key: Key, _ new: Entry) {
@@ -67,14 +74,15 @@ final class InboxSettlements: TurnEnding {
     waiting[key] = entry
   }
 
-  func turnEnded() {
-    isTurnEndDue = false
+  private func send() {
+    gatherTimer?.cancel()
+    gatherTimer = nil
     guard !isSending, !waiting.isEmpty else { return }
     isSending = true
     loop.spawn { [self] in
-      while !waiting.isEmpty { await sendBatch() }
+      await sendBatch()
       isSending = false
-      sent.fire()
+      if !waiting.isEmpty { isFlushing ? send() : sendLater() } else { sent.fire() }
     }
   }
 
@@ -101,7 +109,9 @@ final class InboxSettlements: TurnEnding {
 
   /// Sends what is there and waits for the answer, for a while.
   func flush(within limit: Duration) async {
-    turnEnded()
+    isFlushing = true
+    defer { isFlushing = false }
+    send()
     guard isSending else { return }
     let timer = loop.schedule(after: limit) { [sent] in sent.fire() }
     await sent.wait()

@@ -8,6 +8,8 @@ internal import Schema
 final class JobHandlers: PushV1.JobServiceHandler {
   /// How often a watched job is looked at.
   static let watchInterval: Duration = .milliseconds(200)
+  /// How long after the submission the counts of a job without rows are waited for.
+  static let countingTime: Duration = .seconds(1)
 
   private let dispatch: JobDispatch
   private let ledger: JobLedger
@@ -75,25 +77,35 @@ final class JobHandlers: PushV1.JobServiceHandler {
     }
   }
 
-  /// Every row, then the rows that have changed, then the end.
+  /// Every row, then the rows that have changed, then the end. A look asks Redis for a few numbers; the job itself, which
+  /// may name ten thousand clients, is read where they have changed.
   func watch(
     _ request: PushV1.WatchJobRequest, _ responses: ResponseWriter<PushV1.JobStatus>, _ context: ServerContext
   ) async throws {
+    try await translated { () throws(RoutingError) in try Name.validate(request.jobID, as: "job id") }
     var last: Int64 = 0
-    var seen: (ordinal: Int64, state: JobState, counts: [JobRowState: Int])?
+    var seen: JobStamp?
+    var isCounting = false
     while true {
-      let summary = try await translated { () async throws(RoutingError) in
-        try Name.validate(request.jobID, as: "job id")
-        return try await ledger.summary(of: request.jobID, at: EventLoop.wallClockMilliseconds())
+      let now = EventLoop.wallClockMilliseconds()
+      let stamp = try await translated { () async throws(RoutingError) in try await ledger.stamp(of: request.jobID) }
+      if stamp != seen || isCounting {
+        let summary = try await translated { () async throws(RoutingError) in
+          try await ledger.summary(of: request.jobID, at: now)
+        }
+        if stamp != seen { last = try await writeChanges(summary, after: last, isFirst: seen == nil, responses) }
+        seen = stamp
+        isCounting = JobHandlers.isCounting(summary, at: now)
+        if summary.state.isEnd, last >= summary.ordinal, !isCounting { return }
       }
-      let isFirst = seen == nil
-      if isFirst || seen?.ordinal != summary.ordinal || seen?.state != summary.state || seen?.counts != summary.counts {
-        last = try await writeChanges(summary, after: last, isFirst: isFirst, responses)
-        seen = (summary.ordinal, summary.state, summary.counts)
-      }
-      if summary.state.isEnd, last >= summary.ordinal { return }
       try await loop.sleep(for: JobHandlers.watchInterval)
     }
+  }
+
+  /// A job without rows is over when it stands in Kafka; what the nodes count comes a moment later.
+  private static func isCounting(_ summary: JobSummary, at now: Int64) -> Bool {
+    guard !JobLedger.keepsRows(of: summary.job), !summary.isCancelled else { return false }
+    return now < summary.submittedAt &+ countingTime.wholeMilliseconds
   }
 
   /// - Returns: the ordinal of the last row that was written.
@@ -107,6 +119,8 @@ final class JobHandlers: PushV1.JobServiceHandler {
       }
       var status = JobHandlers.status(summary, rows.rows)
       status.complete = isFirst && last == 0 && rows.isComplete
+      // Ten thousand ids with each change would be more than the change.
+      if !isFirst || last > 0 { status.job?.targets?.clientIDs = [] }
       try await responses.write(status)
       last = rows.last
       if rows.isComplete { return last }

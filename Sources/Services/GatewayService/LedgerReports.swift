@@ -5,14 +5,17 @@ internal import Telemetry
 
 /// What clients and deliveries tell about jobs, on its way into the ledger.
 ///
-/// Belongs to the node's loop. All that a turn produces goes out as one pipeline, rows of one job with the same step
+/// Belongs to the node's loop. What comes within a short while goes out as one pipeline, rows of one job with the same step
 /// together; while it is under way, the next one gathers. Percentages are kept back for a while, and only the last one
 /// goes out. So is what was written to clients that acknowledge: an acknowledgement that comes meanwhile takes its place,
 /// and the row takes one step instead of two.
-final class LedgerReports: TurnEnding {
+final class LedgerReports {
   /// Rows that wait for Redis at most; past that new reports are dropped and counted. What a report says is seen again
   /// when the client repeats it.
   static let maximumPending = 200_000
+  /// How long a step waits for others to share its pipeline. With many nodes each has few of them at a time, and a
+  /// pipeline for each would make every message dearer than with one node.
+  static let gatherInterval: Duration = .milliseconds(50)
   /// How long a percentage waits for a newer one.
   static let progressInterval: Duration = .milliseconds(250)
   /// How long the word that a message was written waits for its acknowledgement, at least; at most twice that.
@@ -48,8 +51,9 @@ final class LedgerReports: TurnEnding {
   private var written: Set<Row> = []
   private var writtenBefore: Set<Row> = []
   private var writtenTimer: LoopTimer?
-  private var isTurnEndDue = false
+  private var gatherTimer: LoopTimer?
   private var isSending = false
+  private var isFlushing = false
   private let sent = Wakeup()
 
   init(ledger: JobLedger, loop: EventLoop, nodeID: String, metrics: GatewayMetrics, log: Logger) {
@@ -164,19 +168,19 @@ final class LedgerReports: TurnEnding {
   // MARK: Out
 
   private func sendLater() {
-    guard !isTurnEndDue, !isSending else { return }
-    isTurnEndDue = true
-    loop.atEndOfTurn(self)
+    guard gatherTimer == nil, !isSending else { return }
+    gatherTimer = loop.schedule(after: LedgerReports.gatherInterval) { [weak self] in self?.send() }
   }
 
-  func turnEnded() {
-    isTurnEndDue = false
+  private func send() {
+    gatherTimer?.cancel()
+    gatherTimer = nil
     guard !isSending, pending > 0 || !counts.isEmpty else { return }
     isSending = true
     loop.spawn { [self] in
-      while pending > 0 || !counts.isEmpty { await sendBatch() }
+      await sendBatch()
       isSending = false
-      sent.fire()
+      if pending > 0 || !counts.isEmpty { isFlushing ? send() : sendLater() } else { sent.fire() }
     }
   }
 
@@ -199,12 +203,14 @@ final class LedgerReports: TurnEnding {
 
   /// Sends what is there, percentages too, and waits for the answer, for a while.
   func flush(within limit: Duration) async {
+    isFlushing = true
+    defer { isFlushing = false }
     flushProgress()
     writtenTimer?.cancel()
     writtenTimer = nil
     flush(&writtenBefore)
     flush(&written)
-    turnEnded()
+    send()
     guard isSending else { return }
     let timer = loop.schedule(after: limit) { [sent] in sent.fire() }
     await sent.wait()

@@ -13,6 +13,43 @@ struct JobView {
 
   init(id: String) { self.id = id }
 
+  /// How many targets there are, how many have ended, and how many of these badly; of rows where there are some.
+  var totals: (targets: Int64, ended: Int64, failed: Int64) {
+    var totals: (targets: Int64, ended: Int64, failed: Int64) = (0, 0, 0)
+    for count in counts {
+      totals.targets += count.count
+      switch count.state {
+      case .verified: totals.ended += count.count
+      case .acknowledged: totals.ended += isForFile ? 0 : count.count
+      case .failed, .expired:
+        totals.ended += count.count
+        totals.failed += count.count
+      case .written: totals.ended += hasRows ? 0 : count.count
+      default: break
+      }
+    }
+    return totals
+  }
+
+  /// Whether the job has a row for each target; a best-effort message to all has counts only.
+  private(set) var hasRows = true
+
+  /// So many rows, those that changed last; in the order of the clients' ids.
+  func newestRows(_ limit: Int) -> [PushV1.JobTarget] {
+    guard byClient.count > limit else { return rows }
+    return byClient.values.sorted { ($0.updatedAtMs, $1.clientID) > ($1.updatedAtMs, $0.clientID) }.prefix(limit)
+      .sorted { $0.clientID < $1.clientID }
+  }
+
+  /// How far all targets are together, 0 … 1; a download counts as far as it is.
+  var fraction: Double {
+    let totals = totals
+    guard totals.targets > 0 else { return hasEnded ? 1 : 0 }
+    var done = Double(totals.ended)
+    for row in byClient.values where row.state == .downloading { done += Double(row.percent) / 100 }
+    return min(1, done / Double(totals.targets))
+  }
+
   /// In the order of the clients' ids.
   var rows: [PushV1.JobTarget] { byClient.values.sorted { $0.clientID < $1.clientID } }
 
@@ -32,6 +69,7 @@ struct JobView {
     updatedAt = status.updatedAtMs
     reason = status.reason
     if case .fileID? = status.job?.payload { isForFile = true }
+    if let job = status.job { hasRows = job.targets?.all != true || job.qos != .atMostOnce || isForFile }
     if status.complete { byClient = [:] }
     for row in status.targets { byClient[row.clientID] = row }
   }

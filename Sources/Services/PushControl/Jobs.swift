@@ -102,21 +102,35 @@ extension Control {
     return view.hasSucceeded
   }
 
+  /// A line with the totals, then a bar for each target, as many as there is room for: of more, those that changed last.
   private func show(_ view: JobView, _ bars: ProgressBars) {
-    let rows = view.rows
-    guard !rows.isEmpty, rows.count <= ProgressBars.maximumBars else { return bars.show(lines: [Self.sums(view)]) }
+    let rows = view.newestRows(ProgressBars.maximumBars)
+    let hidden = view.totals.targets - Int64(rows.count)
     bars.show(
+      head: [Self.totals(view)],
       rows.map { row in
         let isDone = row.state == .verified || row.state == .acknowledged && !view.isForFile
         return .init(
           label: row.clientID, fraction: isDone ? 1 : Double(row.percent) / 100,
           note: row.state.name.lowercased() + (row.reason.isEmpty ? "" : ": \(row.reason)"))
-      })
+      }, foot: rows.isEmpty || hidden <= 0 ? [] : ["… and \(hidden) more, which changed earlier"])
+  }
+
+  /// `running: 7 of 10 done (70 %), 1 of them failed; written 3, acknowledged 6, failed 1`
+  private static func totals(_ view: JobView) -> String {
+    let totals = view.totals
+    guard totals.targets > 0 else { return "\(view.state.name.lowercased()): \(sums(view))" }
+    let failed = totals.failed == 0 ? "" : ", \(totals.failed) of them failed"
+    return "\(view.state.name.lowercased()): \(totals.ended) of \(totals.targets) done "
+      + "(\(Int(view.fraction * 100)) %)\(failed); \(states(view))"
+  }
+
+  private static func states(_ view: JobView) -> String {
+    view.counts.map { "\($0.state.name.lowercased()) \($0.count)" }.joined(separator: ", ")
   }
 
   private static func sums(_ view: JobView) -> String {
-    let counts = view.counts.map { "\($0.state.name.lowercased()) \($0.count)" }
-    return "clients: \(counts.isEmpty ? "none" : counts.joined(separator: ", "))"
+    "clients: \(view.counts.isEmpty ? "none so far" : states(view))"
   }
 
   static func table(_ view: JobView) -> String {
@@ -131,8 +145,9 @@ extension Control {
     let title = "job \(printable(view.id)): \(view.state.name.lowercased())\(reason)"
     // A best-effort job for tags or for all has sums only.
     if rows.isEmpty { return "\(title)\n\(sums(view))" }
-    if view.isForFile { return "\(title)\n\(columns(head, rows))" }
+    let foot = view.counts.isEmpty ? "" : "\n\(totals(view))"
+    if view.isForFile { return "\(title)\n\(columns(head, rows))\(foot)" }
     let short = view.rows.map { [$0.clientID, $0.state.name.lowercased(), $0.gateway, $0.reason] }
-    return "\(title)\n\(columns(["CLIENT", "STATE", "GATEWAY", "REASON"], short))"
+    return "\(title)\n\(columns(["CLIENT", "STATE", "GATEWAY", "REASON"], short))\(foot)"
   }
 }

@@ -1,7 +1,7 @@
 /// Lines that are drawn again in place while something goes on; nothing where stderr is no terminal. Belongs to its loop.
 final class ProgressBars {
   static let width = 30
-  /// Bars at once; of more targets only the sums are shown.
+  /// Bars at once.
   static let maximumBars = 20
 
   private let terminal: Terminal
@@ -15,10 +15,11 @@ final class ProgressBars {
     var note: String
   }
 
-  func show(_ bars: [Bar]) {
+  /// Bars under some lines and above others.
+  func show(head: [String] = [], _ bars: [Bar], foot: [String] = []) {
     guard terminal.canRedraw else { return }
     let labelWidth = bars.map(\.label.count).max() ?? 0
-    show(lines: bars.map { Self.line($0, labelWidth) })
+    show(lines: head + bars.map { Self.line($0, labelWidth) } + foot)
   }
 
   func show(lines: [String]) {
