@@ -1,3 +1,4 @@
+import GRPC
 import Reactor
 import Redis
 import Routing
