@@ -6,8 +6,8 @@ internal import Telemetry
 /// the fleet's log.
 ///
 /// Belongs to the node's loop. What comes within a short while goes out as one pipeline, one entry for each client and
-/// source; while it is under way, the next one gathers. What can't be sent waits and is joined with what follows: nothing of it is lost but
-/// with the process, and then the client gets the messages again.
+/// source; while it is under way, the next one gathers. What can't be sent waits and is joined with what follows: nothing
+/// of it is lost but with the process, and then the client gets the messages again.
 final class InboxSettlements {
   /// Clients that wait for Redis at most; past that new entries are dropped and counted, and their messages come again.
   static let maximumPending = 100_000
