@@ -116,8 +116,8 @@ let package = Package(
     program(
       "bench",
       uses: [
-        "AgentService", "GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Settings", "Telemetry",
-        "Safeguards",
+        "AgentService", "GRPC", "HTTP2", "Kafka", "Schema", "Protobuf", "Reactor", "Bytes", "Settings",
+        "Telemetry", "Safeguards",
       ]),
 
     // What tests of several targets share: servers as processes.

@@ -214,6 +214,29 @@ class Jobs(unittest.TestCase):
         agent.start([self.cluster.gateways[1]["listen"]])
         eventually(lambda: "kept for all" in processes.tail(agent.log, 100), "it comes on return")
 
+    def test_by_the_direct_route(self):
+        """Texts through calls between gateways: none of them stands in Kafka."""
+        agent = self.agent((1, 0))
+        before = counters(self.cluster.gateways[1])
+        for qos in ["0", "1"]:
+            pushed, _ = self.cluster.pushctl("push", "--client", agent.client_id, "--text", f"directly, {qos}", "--qos", qos,
+                                             "--route", "direct")
+            self.assertEqual(ended(self.cluster, pushed["job_id"])["state"], "SUCCEEDED")
+        eventually(lambda: all(f"text: directly, {qos}" in processes.tail(agent.log, 100) for qos in "01"), "printed")
+        self.assertEqual(counters(self.cluster.gateways[1]), before)
+        _, code = self.cluster.pushctl("push", "--all", "--text", "no", "--route", "direct", check=False)
+        self.assertEqual(code, 1)
+
+    def test_a_push_that_waits_for_the_acknowledgement(self):
+        agent = self.agent((1, 0))
+        stub = Ours.PushStub(self.cluster.channel(self.cluster.gateways[0]))
+        answer = stub.PushToClient(Ours.push.PushRequest(
+            client_id=agent.client_id, message="answer me", keep=True, wait=Ours.push.PushRequest.WAIT_ACKNOWLEDGED,
+            timeout_ms=SECONDS * 1000), timeout=SECONDS)
+        self.assertEqual((answer.success, answer.acknowledged, answer.stored, answer.node_id),
+                         (True, True, False, self.cluster.gateways[1]["name"]))
+        self.assertIn("text: answer me", processes.tail(agent.log, 100))
+
     def test_clients_and_nodes(self):
         agent = self.agent((1, 0))
         clients, _ = self.cluster.pushctl("clients")
@@ -272,6 +295,23 @@ class KilledGateway(unittest.TestCase):
                 file.write(piece)
                 digest.update(piece)
         return path, digest.hexdigest()
+
+
+class DirectRouteToADeadNode(unittest.TestCase):
+    def test_it_is_stored_and_comes_when_the_client_is_back(self):
+        """The gateway of the client is killed and its lease still runs: the call fails, the inbox has the text."""
+        cluster = Cluster("--gateways", "2", "--uploaders", "1")
+        self.addCleanup(cluster.down)
+        client = fresh("client")
+        session = Session(Ours, cluster.channel(cluster.gateways[1]), client)
+        online(cluster, client)
+        cluster.run("kill", cluster.gateways[1]["name"])
+        pushed, _ = cluster.pushctl("push", "--client", client, "--text", "after all", "--route", "direct")
+        self.assertEqual((pushed["target_count"], pushed["stored_count"]), (1, 1))
+        session.close()
+        again = Session(Ours, cluster.channel(cluster.gateways[0]), client)
+        self.addCleanup(again.close)
+        self.assertEqual(again.next("text").text.content, "after all")
 
 
 class Kills(unittest.TestCase):

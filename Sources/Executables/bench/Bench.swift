@@ -12,6 +12,7 @@ enum Bench {
         ("fanout", "Sends texts to every stream at once (a job for all): CPU per delivery."),
         ("push", "Sends texts to one stream after the other (PushToClient): CPU per push."),
         ("load", "Sends texts to named endpoints at a steady rate (JobService): CPU per delivery, and latency."),
+        ("latency", "Time from publisher to endpoint, by each way, beside bare Kafka."),
         ("reconnect", "Lets many endpoints come back at once with messages waiting for each."),
         ("agents", "Runs many endpoints as the agent runs one: for ops/chaos."),
         ("serve", "Answers PushToClient without a cluster behind it: the server for unary comparisons."),
@@ -22,6 +23,7 @@ enum Bench {
     case "fanout": run { try await Fanout(arguments).run($0) }
     case "push": run { try await Push(arguments).run($0) }
     case "load": run { try await Load(arguments).run($0) }
+    case "latency": run { try await Latency(arguments).run($0) }
     case "reconnect": run { try await Reconnect(arguments).run($0) }
     case "agents": run { try await Agents(arguments).run($0) }
     default: run { try await Serve(arguments).run($0) }
