@@ -208,9 +208,11 @@ final class LatencyRun {
 
 /// A producer and a consumer with the gateway's settings, and nothing between them. Lives on its loop.
 final class BareKafka {
-  static let topic = "bench-latency"
+  /// The gateways' own topic; the partition is one that none of them leases.
+  static let topic = "client-push"
   private let producer: KafkaProducer
   private let consumer: KafkaConsumer
+  private let partition: Int32
 
   init(loop: EventLoop, bootstrap: String, _ run: LatencyRun) async throws {
     let connection = KafkaConnection(bootstrap: bootstrap, clientID: "bench")
@@ -219,12 +221,12 @@ final class BareKafka {
     consumer.onRecords = { records in
       for record in records { run.arrived(record.value.withUnsafeBytes { String(decoding: $0, as: UTF8.self) }) }
     }
-    try await producer.createTopics([KafkaTopic(BareKafka.topic, partitions: 1)])
-    try await consumer.assign(topic: BareKafka.topic, partition: 0, from: .end)
+    partition = Int32(clamping: try await producer.partitionCount(of: BareKafka.topic) - 1)
+    try await consumer.assign(topic: BareKafka.topic, partition: partition, from: .end)
   }
 
   func send(_ text: String) throws {
-    try producer.produce(topic: BareKafka.topic, partition: 0, value: Bytes(text)) { _ in }
+    try producer.produce(topic: BareKafka.topic, partition: partition, value: Bytes(text)) { _ in }
   }
 
   func close() async {
