@@ -216,13 +216,14 @@ final class BareKafka {
 
   init(loop: EventLoop, bootstrap: String, _ run: LatencyRun) async throws {
     let connection = KafkaConnection(bootstrap: bootstrap, clientID: "bench")
-    producer = try KafkaProducer(connection, loop: loop)
-    consumer = try KafkaConsumer(connection, loop: loop)
+    let producer = try KafkaProducer(connection, loop: loop)
+    let consumer = try KafkaConsumer(connection, loop: loop)
     consumer.onRecords = { records in
       for record in records { run.arrived(record.value.withUnsafeBytes { String(decoding: $0, as: UTF8.self) }) }
     }
-    partition = Int32(clamping: try await producer.partitionCount(of: BareKafka.topic) - 1)
+    let partition = Int32(clamping: try await producer.partitionCount(of: BareKafka.topic) - 1)
     try await consumer.assign(topic: BareKafka.topic, partition: partition, from: .end)
+    (self.producer, self.consumer, self.partition) = (producer, consumer, partition)
   }
 
   func send(_ text: String) throws {
