@@ -15,6 +15,7 @@ enum Bench {
         ("latency", "Time from publisher to endpoint, by each way, beside bare Kafka."),
         ("reconnect", "Lets many endpoints come back at once with messages waiting for each."),
         ("agents", "Runs many endpoints as the agent runs one: for ops/chaos."),
+        ("drain", "Drains a gateway under load: what is lost, and how long endpoints are away."),
         ("serve", "Answers PushToClient without a cluster behind it: the server for unary comparisons."),
       ])
     let (command, arguments) = commands.selectFromCommandLine()
@@ -26,6 +27,7 @@ enum Bench {
     case "latency": run { try await Latency(arguments).run($0) }
     case "reconnect": run { try await Reconnect(arguments).run($0) }
     case "agents": run { try await Agents(arguments).run($0) }
+    case "drain": run { try await Drain(arguments).run($0) }
     default: run { try await Serve(arguments).run($0) }
     }
   }

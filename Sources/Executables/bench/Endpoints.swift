@@ -4,7 +4,8 @@ import Reactor
 import Schema
 
 /// Endpoints that acknowledge what they get, spread evenly over gateways: each a connection of its own with one Connect
-/// stream. Each checks that the texts come in order and that none is missing. Lives on its loop.
+/// stream. Each checks that the texts come in order and that none is missing, and goes where a go-away sends it. Lives on
+/// its loop.
 ///
 /// A text begins with when it was sent, in monotonic ns, and a space; the rest is padding.
 final class Endpoints {
@@ -16,7 +17,11 @@ final class Endpoints {
   /// One endpoint over its sessions.
   fileprivate final class Member {
     let id: String
-    let gateway: HostPort
+    var gateway: HostPort
+    /// What its gateway has asked for, and when it did.
+    var farewell: PushV1.GoAway?
+    var leftAt: Int64?
+    var toldToWait: Int64 = 0
     var channel: Channel?
     var call: BidirectionalCall<PushV1.ClientMessage, PushV1.ServerMessage>?
     var position = PushV1.Position()
@@ -42,6 +47,11 @@ final class Endpoints {
   private(set) var retries = 0
   /// Messages that didn't name the one before them.
   private(set) var gaps = 0
+  /// Messages that said that they come again.
+  private(set) var redelivered = 0
+  /// For each session that ended with a go-away: the delay that it named, in ms, and how long it was until the next
+  /// session stood, in ns.
+  private(set) var absences: [(told: Int64, away: Int64)] = []
   /// How long texts took from their sender, ns; kept while `measures`.
   private(set) var latencies: [Int64] = []
   var measures = false
@@ -96,6 +106,11 @@ final class Endpoints {
       } catch {}
       guard !isClosing else { return }
       retries += 1
+      if let farewell = member.farewell {
+        member.farewell = nil
+        delay = .milliseconds(farewell.reconnectAfterMs)
+        if let gateway = HostPort(farewell.gateway) { member.gateway = gateway }
+      }
       try? await loop.sleep(for: delay)
     }
   }
@@ -118,10 +133,20 @@ final class Endpoints {
 
   private func take(_ message: PushV1.ServerMessage, _ member: Member) {
     switch message.payload {
-    case .registered: registered += 1
+    case .registered:
+      registered += 1
+      if let leftAt = member.leftAt {
+        absences.append((member.toldToWait, EventLoop.monotonicNanoseconds() - leftAt))
+        member.leftAt = nil
+      }
+    case .goAway(let farewell):
+      member.farewell = farewell
+      guard member.leftAt == nil else { return }
+      (member.leftAt, member.toldToWait) = (EventLoop.monotonicNanoseconds(), farewell.reconnectAfterMs)
     case .text(let text):
       texts += 1
       member.texts += 1
+      if message.redelivered { redelivered += 1 }
       if measures, let sent = Int64(text.content.prefix { $0 != " " }) {
         latencies.append(EventLoop.monotonicNanoseconds() - sent)
       }

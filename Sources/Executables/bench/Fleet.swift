@@ -46,7 +46,18 @@ final class Fleet {
     }
   }
 
+  /// One that is told when to come back comes back then.
   private func open(_ id: String) async {
+    var delay: Duration?
+    repeat {
+      if let delay { try? await loop.sleep(for: delay) }
+      delay = await session(of: id)
+    } while delay != nil
+  }
+
+  /// - Returns: when to come back, if it was refused.
+  private func session(of id: String) async -> Duration? {
+    var isRegistered = false
     do {
       var options = ChannelOptions()
       options.http2.keepaliveInterval = nil
@@ -54,11 +65,16 @@ final class Fleet {
       let call = try await PushV1.PushServiceClient(channel).connect()
       try await call.send(PushV1.ClientMessage(payload: .register(PushV1.RegisterRequest(clientID: id))))
       members.append(Member(channel: channel, call: call))
-      while let message = try await call.next() { take(message) }
+      while let message = try await call.next() {
+        if case .registered = message.payload { isRegistered = true }
+        take(message)
+      }
       throw BenchError("the server ended the stream of \(id)")
     } catch {
+      if !isRegistered, let delay = (error as? Status)?.retryAfter { return delay }
       if failure == nil { failure = error }
       progress.fire()
+      return nil
     }
   }
 
