@@ -137,7 +137,7 @@ struct Drain {
         ("away_ms_most", (away.last ?? 0).rounded(to: 1)),
         ("behind_delay_ms_p50", percentile(late, 0.5).rounded(to: 1)),
         ("behind_delay_ms_p99", percentile(late, 0.99).rounded(to: 1)),
-        ("behind_delay_ms_most", (late.last ?? 0).rounded(to: 1)), ("moved", "\(endpoints.absences.count)"),
+        ("behind_delay_ms_most", (late.last ?? 0).rounded(to: 1)), ("moved", "\(endpoints.absences.count)"), ("spread", "\(endpoints.spread)"),
         ("reconnects", "\(retries)"), ("expected", "\(rounds)"), ("fewest", "\(range.lowerBound)"),
         ("most", "\(range.upperBound)"), ("gaps", "\(endpoints.gaps)"), ("repeated", "\(endpoints.redelivered)"),
       ]))

@@ -65,6 +65,11 @@ final class Endpoints {
   }
 
   var ids: [String] { members.map(\.id) }
+  /// How many endpoints each gateway has, by the order of their addresses.
+  var spread: [Int] {
+    let counts = members.reduce(into: [:]) { $0[$1.gateway.description, default: 0] += 1 }
+    return counts.sorted { $0.key < $1.key }.map(\.value)
+  }
   /// The fewest texts that an endpoint has, and the most.
   var textsPerEndpoint: ClosedRange<Int> {
     let counts = members.map(\.texts)
