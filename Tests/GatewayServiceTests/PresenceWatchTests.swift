@@ -141,6 +141,28 @@ import Testing
     }
   }
 
+  @Test func aWatcherThatReadsTooSlowlyIsToldSoAndEnded() async throws {
+    try await withCluster { cluster in
+      let gateway = try await cluster.gateway("g")
+      let (events, _) = try await Self.watch(cluster, gateway)
+      // One client that is replaced all the time; the padding uses the credit of the watcher up, who doesn't read.
+      let padding = String(repeating: "x", count: 1000)
+      for batch in 0..<15 {
+        let commands = (1...1000).map { number -> [RedisArgument] in
+          let fields = ["c", "node", "n", "node_epoch", "1", "epoch", "\(batch * 1000 + number)", "tag:p", padding]
+          return ["PUBLISH", "presence", .string(fields.map { "\($0.utf8.count):\($0)" }.joined())]
+        }
+        _ = try await gateway.redis.pipeline(commands)
+      }
+      var told = 0
+      let error = await #expect(throws: Status.self) { while try await events.next() != nil { told += 1 } }
+      #expect(error?.code == .resourceExhausted && error?.retryAfter != nil)
+      #expect(told > 100 && told < 5000)
+      // Beginning again is all that it takes.
+      #expect(try await Self.watch(cluster, gateway).snapshot.isEmpty)
+    }
+  }
+
   @Test func aWatchEndsWithItsNode() async throws {
     try await withCluster { cluster in
       let gateway = try await cluster.gateway("g")
