@@ -51,7 +51,7 @@ final class Endpoints {
   private(set) var redelivered = 0
   /// For each session that ended with a go-away: the delay that it named, in ms, and how long it was until the next
   /// session stood, in ns.
-  private(set) var absences: [(told: Int64, away: Int64)] = []
+  var absences: [(told: Int64, away: Int64)] = []
   /// How long texts took from their sender, ns; kept while `measures`.
   private(set) var latencies: [Int64] = []
   var measures = false
