@@ -1,3 +1,4 @@
+import Reactor
 import Redis
 import Testing
 
