@@ -13,8 +13,12 @@ final class FleetDelivery {
   /// Before a log that could not be read is read again.
   static let retryDelay: Duration = .seconds(1)
 
+  /// Sessions that read the log by themselves at once.
+  static let readsAtOnce = 32
+
   private unowned let node: GatewayNode
   private let log: FleetLog
+  private let pageReads = Turnstile(places: readsAtOnce)
   let tail: FleetTail
   private var isReading = false
   private var isReadDue = false
@@ -199,7 +203,7 @@ final class FleetDelivery {
     // All of that stood in the log before it is read.
     let below = max(tail.floor, stream.fleet.judged)
     do throws(RoutingError) {
-      let page = try await log.read(after: stream.fleet.covered)
+      let page = try await readPage(after: stream.fleet.covered)
       guard stream.session.epoch != nil else { return false }
       guard page.head.logID == stream.fleet.logID else {
         catchUp()
@@ -219,6 +223,12 @@ final class FleetDelivery {
       node.log.warning("the fleet's log not read", ["client": client, "error": error.message])
       return (try? await node.loop.sleep(for: FleetDelivery.retryDelay)) != nil
     }
+  }
+
+  private func readPage(after seq: Int64) async throws(RoutingError) -> FleetLog.Page {
+    await pageReads.enter()
+    defer { pageReads.leave() }
+    return try await log.read(after: seq)
   }
 
   /// For which entries of a page a client is a member: by its tags, or by its rows where the tags were others then.
