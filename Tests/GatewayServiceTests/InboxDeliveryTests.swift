@@ -104,6 +104,47 @@ import Testing
     }
   }
 
+  /// A session that reads its inbox once more begins where it has written; that isn't what its client has acknowledged.
+  @Test func whatWasWrittenBeforeASecondReadingIsNotAcknowledged() async throws {
+    try await withCluster { cluster in
+      let g1 = try await cluster.gateway("g1") { $0.refreshInterval = .milliseconds(300) }
+      let first = try await cluster.client("c", at: g1)
+      _ = try await Self.submit(try cluster.channel(to: g1), ["a"])
+      #expect(try await first.next()?.messageID == "a/c")
+      try await Self.append(g1, cluster, "b")
+      #expect(try await first.next()?.messageID == "b/c")
+      #expect(g1.metric("fleetpush_inbox_repairs_total") == 1)
+      // Settlements of that reading are through when those of the client's going are.
+      try await Self.leave(first, cluster, g1)
+      let again = try await cluster.client("c", at: g1)
+      #expect(try await Self.texts(again, 2).map(\.messageID) == ["a/c", "b/c"])
+    }
+  }
+
+  /// The client has a message, and its acknowledgement never came: what it says of its place ends the row, before the inbox
+  /// lets the message go.
+  @Test func rowsEndBeforeTheInboxForgets() async throws {
+    try await withCluster { cluster in
+      let g1 = try await cluster.gateway("g1")
+      let g2 = try await cluster.gateway("g2")
+      let channel = try cluster.channel(to: g1)
+      let first = try await cluster.client("c", at: g1)
+      _ = try await Self.submit(channel, ["a", "b"])
+      let messages = try await Self.texts(first, 2)
+      // A ledger that takes no step for the moment: its keys are of another type.
+      _ = try await g1.redis.send("RENAME", "job:{a}:row:c", "aside{a}")
+      _ = try await g1.redis.send("SET", "job:{a}:row:c", "in the way")
+      let second = try await cluster.client("c", at: g2, positions: [TestClient.position(of: messages[1])])
+      try await cluster.loop.sleep(for: .milliseconds(500))
+      #expect(try await g1.redis.send("HGET", "inbox:{c}", "count").asInteger == 2)
+      _ = try await g1.redis.send("RENAME", "aside{a}", "job:{a}:row:c")
+      try await cluster.until { try await g1.redis.send("HGET", "inbox:{c}", "count").asInteger == 0 }
+      #expect(try await DeliveryTests.status(channel, "a").state == .succeeded)
+      #expect(try await DeliveryTests.status(channel, "b").state == .succeeded)
+      second.channel.close()
+    }
+  }
+
   @Test func aPokeThatNeverComesIsMadeUpFor() async throws {
     try await withCluster { cluster in
       let g1 = try await cluster.gateway("g1") { $0.refreshInterval = .milliseconds(300) }

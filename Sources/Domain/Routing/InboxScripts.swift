@@ -104,7 +104,8 @@ enum InboxScripts {
   /// - ARGV: messages and bytes of the page at most (one message comes in any case), an id for a new inbox, lifetime of the
   ///   keys in ms, then inbox ids and seqs in turn that the caller has come to
   /// - Answers: {inbox id or "" when there is none, the newest seq, the caller's seq in this inbox or 0, how far sessions
-  ///   have written, 1 when nothing follows else 0, then seq, message id and message in turn}
+  ///   have written, 1 when nothing follows else 0, the ids of what is kept up to the caller's seq, then seq, message id and
+  ///   message in turn}
   static let read = RedisScript(
     preamble + """
       expire()
@@ -122,7 +123,14 @@ enum InboxScripts {
       end
       local life = math.max(tonumber(ARGV[4]), redis.call('PTTL', KEYS[1]))
       for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], text(life)) end
-      local answer = {id, head, position, written, 1}
+      local answer = {id, head, position, written, 1, {}}
+      if position > acked then
+        local had = redis.call(
+          'ZRANGEBYSCORE', KEYS[3], '(' .. text(acked), text(position), 'WITHSCORES', 'LIMIT', 0, \(batch))
+        for i = 1, #had, 2 do
+          if redis.call('HEXISTS', KEYS[2], text(tonumber(had[i + 1]))) == 1 then table.insert(answer[6], had[i]) end
+        end
+      end
       local bytes = 0
       local from = '(' .. text(math.max(position, acked))
       while true do
@@ -131,7 +139,7 @@ enum InboxScripts {
           local seq = tonumber(slice[i + 1])
           local message = redis.call('HGET', KEYS[2], text(seq))
           if message then
-            local size = (#answer - 5) / 3
+            local size = (#answer - 6) / 3
             if size >= tonumber(ARGV[1]) or (size > 0 and bytes + #message > tonumber(ARGV[2])) then
               answer[5] = 0
               return answer

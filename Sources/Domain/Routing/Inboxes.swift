@@ -97,13 +97,14 @@ public final class Inboxes {
     let answer = try await store.one(
       .script(InboxScripts.read, keys: Inboxes.keys(of: client), arguments)
     ).elements
-    guard answer.count >= 5, answer.count % 3 == 2 else {
+    guard answer.count >= 5, answer.count % 3 == (answer.count == 5 ? 2 : 0) else {
       throw RoutingError(.corrupt, "Redis answered the reading of an inbox with something else.")
     }
     var page = InboxPage(
       inboxID: answer[0].text, head: answer[1].number, position: answer[2].number, written: answer[3].number,
       isComplete: answer[4].number == 1, messages: [])
-    for index in stride(from: 5, to: answer.count, by: 3) {
+    if answer.count > 5 { page.had = answer[5].elements.map(\.text) }
+    for index in stride(from: 6, to: answer.count, by: 3) {
       page.messages.append(
         InboxMessage(
           seq: answer[index].number, messageID: answer[index + 1].text,
@@ -209,6 +210,8 @@ public struct InboxPage: Equatable, Sendable {
   public var written: Int64
   /// Nothing follows.
   public var isComplete: Bool
+  /// Messages up to the caller's position that nobody has acknowledged, by their ids.
+  public var had: [String] = []
   public var messages: [InboxMessage]
 
   public init(

@@ -109,12 +109,16 @@ struct InboxCursor: Equatable {
   }
 
   /// A page has come; its messages above `covered` are to be written, in order.
-  mutating func began(_ page: InboxPage) {
+  /// - Returns: whether it is the first one, which begins where the client says that it stands.
+  @discardableResult
+  mutating func began(_ page: InboxPage) -> Bool {
+    let isFirst = !hasRead
     if !hasRead || page.inboxID != inboxID {
       inboxID = page.inboxID
       (covered, written, writtenBefore) = (page.position, page.position, page.written)
     }
     hasRead = true
+    return isFirst
   }
 
   /// All messages of the page are written. - Returns: whether to read on.

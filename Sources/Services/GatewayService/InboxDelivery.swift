@@ -87,9 +87,9 @@ final class InboxDelivery {
   }
 
   private func write(_ page: InboxPage, to stream: ConnectStream) -> Bool {
-    stream.cursor.began(page)
-    // What the client says that it has, it has acknowledged.
-    if page.position > 0 { settle(stream, acknowledged: page.position) }
+    let isFirst = stream.cursor.began(page)
+    // What the client says that it has when it comes, it has acknowledged. A later page begins where the session has written.
+    if isFirst, page.position > 0 { settle(stream, page) }
     for message in page.messages where message.seq > stream.cursor.covered {
       // `writable` goes on here.
       guard stream.hasRoom(for: message.message.count) else { return false }
@@ -109,6 +109,14 @@ final class InboxDelivery {
     if let client = stream.session.client, let id = MessageID(messageID) {
       node.reports.written(id.job, client, acknowledges: stream.session.acknowledges)
     }
+  }
+
+  private func settle(_ stream: ConnectStream, _ page: InboxPage) {
+    guard let client = stream.session.client else { return }
+    for id in page.had.compactMap(MessageID.init) { node.reports.acknowledged(id.job, client) }
+    var settlement = Settlement(client: client, inboxID: page.inboxID)
+    settlement.acknowledged = page.position
+    node.settlements.add(settlement, reported: page.had)
   }
 
   private func settle(_ stream: ConnectStream, acknowledged: Int64 = 0, written: Int64 = 0) {

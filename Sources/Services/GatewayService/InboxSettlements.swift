@@ -7,7 +7,8 @@ internal import Telemetry
 ///
 /// Belongs to the node's loop. What comes within a short while goes out as one pipeline, one entry for each client and
 /// source; while it is under way, the next one gathers. What can't be sent waits and is joined with what follows: nothing
-/// of it is lost but with the process, and then the client gets the messages again.
+/// of it is lost but with the process, and then the client gets the messages again. Nothing is let go before the ledger
+/// has what was reported of it.
 final class InboxSettlements {
   /// Clients that wait for Redis at most; past that new entries are dropped and counted, and their messages come again.
   static let maximumPending = 100_000
@@ -89,6 +90,8 @@ final class InboxSettlements {
   private func sendBatch() async {
     let batch = Array(waiting)
     waiting = [:]
+    // The rows first: what an inbox has let go comes to no client again, so nobody would report it any more after this node.
+    await reports.record()
     var failure: RoutingError?
     for ((key, entry), answer) in zip(batch, await inboxes.settle(batch.map(\.value.settlement))) {
       switch answer {

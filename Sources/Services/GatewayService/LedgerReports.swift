@@ -55,6 +55,10 @@ final class LedgerReports {
   private var isSending = false
   private var isFlushing = false
   private let sent = Wakeup()
+  /// Steps that were reported in all, and how many of the first of them stand in the ledger.
+  private var reported = 0
+  private var recorded = 0
+  private let recordedMore = Wakeup()
 
   init(ledger: JobLedger, loop: EventLoop, nodeID: String, metrics: GatewayMetrics, log: Logger) {
     self.ledger = ledger
@@ -73,6 +77,7 @@ final class LedgerReports {
     if clients[key] == nil { order.append(key) }
     clients[key, default: []].append(client)
     pending += 1
+    reported += 1
     sendLater()
   }
 
@@ -187,9 +192,13 @@ final class LedgerReports {
   private func sendBatch() async {
     let steps = order.map { RowStep(job: $0.job, clients: clients[$0] ?? [], to: $0.state, $0.fields) }
     let counts = self.counts
+    // A batch takes all that waits, and one that failed waits again: so once this one stands, everything before it does.
+    let reached = reported
     (order, clients, pending, self.counts) = ([], [:], 0, [:])
     do throws(RoutingError) {
       try await ledger.take(steps, now: EventLoop.wallClockMilliseconds())
+      recorded = reached
+      recordedMore.fire()
       for (job, count) in counts {
         try await ledger.count(job, .written, by: count, now: EventLoop.wallClockMilliseconds())
       }
@@ -199,6 +208,12 @@ final class LedgerReports {
       for step in steps { for client in step.clients { self.step(step.job, client, to: step.state, step.fields) } }
       try? await loop.sleep(for: LedgerReports.retryDelay)
     }
+  }
+
+  /// Waits until every step that was reported by now stands in the ledger. For one story at a time.
+  func record() async {
+    let goal = reported
+    while recorded < goal { await recordedMore.wait() }
   }
 
   /// Sends what is there, percentages too, and waits for the answer, for a while.
