@@ -36,6 +36,10 @@ func system(_ name: String, debian: String) -> Target {
 
 let package = Package(
   name: "fleetpush",
+  products: [
+    // What other programs build on; executables are products by themselves.
+    .library(name: "UploadClient", targets: ["UploadClient"])
+  ],
   targets: [
     // System: one module per C library, imported by its single owner.
     system("CLinux", debian: "libc6-dev"),
@@ -44,6 +48,8 @@ let package = Package(
     system("CHiredis", debian: "libhiredis-dev"),
     system("CRdKafka", debian: "librdkafka-dev"),
     system("CMicrohttpd", debian: "libmicrohttpd-dev"),
+    // Ours, in C for its vectors; slow without optimisation also where nothing else needs any.
+    .target(name: "CMD5", path: "Sources/System/CMD5", cSettings: [.unsafeFlags(["-O2"])]),
 
     // Ground: bytes, the loop, telemetry, settings.
     library("Bytes", in: "Ground"),
@@ -74,7 +80,7 @@ let package = Package(
     library(
       "Routing", in: "Domain",
       uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry", "Safeguards"]),
-    library("FileStore", in: "Domain", uses: ["Reactor", "Bytes", "COpenSSL"]),
+    library("FileStore", in: "Domain", uses: ["Reactor", "Bytes", "COpenSSL", "CMD5"]),
 
     // Services.
     library(
@@ -93,8 +99,10 @@ let package = Package(
       "AgentService", in: "Services",
       uses: ["FileStore", "GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry", "Safeguards"]),
     library(
+      "UploadClient", in: "Services", uses: ["FileStore", "GRPC", "HTTP2", "Schema", "Protobuf", "Reactor", "Bytes"]),
+    library(
       "PushControl", in: "Services",
-      uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+      uses: ["UploadClient", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
 
     // Executables: @main, wiring, flags.
     program(
@@ -110,7 +118,7 @@ let package = Package(
         "Telemetry",
       ]),
     program("agent", uses: ["AgentService", "GRPC", "Reactor", "Settings", "Telemetry", "Safeguards"]),
-    program("pushctl", uses: ["PushControl", "GRPC", "Reactor", "Settings", "Telemetry"]),
+    program("pushctl", uses: ["PushControl", "UploadClient", "GRPC", "Reactor", "Settings", "Telemetry"]),
     // Its `bind` stands before the C library's: see BindSteering.
     program("devbroker", uses: ["Kafka", "Settings"], exports: ["bind"]),
     program(
@@ -153,7 +161,15 @@ let package = Package(
     tests(
       of: "AgentService",
       uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry", "Safeguards"]),
-    tests(of: "PushControl", uses: ["FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
+    tests(
+      of: "UploadClient",
+      uses: [
+        "TestSupport", "UploaderService", "FileStore", "Redis", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
+        "Telemetry",
+      ]),
+    tests(
+      of: "PushControl",
+      uses: ["UploadClient", "FileStore", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes", "Telemetry"]),
   ]
 )
 

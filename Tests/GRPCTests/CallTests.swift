@@ -46,6 +46,28 @@ import Testing
     #expect(answer == "abc")
   }
 
+  @Test func aFieldOfBytesGoesOutByReference() async throws {
+    try await withServer { server in
+      let pieces = [
+        Bytes(), Bytes("a"),
+        Bytes(capacity: 300_000) { memory in
+          memory.initializeMemory(as: UInt8.self, repeating: 0x62)
+          return memory.count
+        },
+      ]
+      let collected = try await server.channel.clientStreaming(Echo.collect)
+      let mirrored = try await server.channel.bidirectional(Echo.mirror)
+      for piece in pieces {
+        try await collected.send(Text(), field: 1, piece)
+        try await mirrored.send(Text(content: "replaced"), field: 1, piece)
+        #expect(try await mirrored.next()?.content == piece.string)
+      }
+      #expect(try await collected.finish().content == "a" + String(repeating: "b", count: 300_000))
+      mirrored.finishSending()
+      #expect(try await mirrored.next() == nil)
+    }
+  }
+
   @Test func largeMessagesAndStreamsInBothDirections() async throws {
     let sizes = [0, 1, 16_383, 16_384, 65_535, 65_536, 1_000_000, 3_000_000]
     let same = try await withServer { test in

@@ -5,6 +5,7 @@ import GRPC
 import Reactor
 import Schema
 import Testing
+import UploadClient
 
 @testable import PushControl
 
@@ -19,7 +20,8 @@ import Testing
         #expect(servers[0].content(id) == bytes)
         #expect(report["md5"] as? String == Digest.hex(of: bytes, .md5))
         #expect(report["size"] as? Int == size)
-        #expect(servers[0].metas.map(\.fileName) == Array(repeating: report["name"] as? String ?? "", count: 2))
+        let name = report["name"] as? String ?? ""
+        #expect(servers[0].metas.map(\.fileName) == Array(repeating: name, count: size > 1 << 20 ? 2 : 1))
         #expect(servers[0].metas.last?.fileMD5 == Digest.hex(of: bytes, .md5))
       }
     }
@@ -48,11 +50,30 @@ import Testing
     }
   }
 
+  @Test func aFolderIsUploadedWithATableAndAFailureIsNamed() async throws {
+    try await scene(json: false) { _, servers, control, printed in
+      try await withFile(10) { path, _ in
+        let folder = path + ".d"
+        try FileManager.default.createDirectory(atPath: folder + "/below", withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        for name in ["one", "below/two"] { try FileManager.default.copyItem(atPath: path, toPath: "\(folder)/\(name)") }
+        let options = ControlOptions([servers[0].address], json: false)
+        #expect(await control(options).upload([folder, "/no/such/file"], fileID: nil) == 1)
+        let lines = printed.results.joined.split(separator: "\n").map(String.init)
+        #expect(lines.count == 5)
+        #expect(lines.dropFirst().first?.hasPrefix("\(folder)/below/two ") == true)
+        #expect(lines.last?.hasPrefix("2 of 3 files, 20 B in ") == true)
+        #expect(lines.last?.hasSuffix(" 1 failed") == true)
+        #expect(printed.drawn.joined.contains("pushctl: /no/such/file: No such file or directory\n"))
+      }
+    }
+  }
+
   @Test func whatCanNotBeReadOrReachedIsSaid() async throws {
     try await scene { _, servers, control, printed in
       #expect(await control(.init([servers[0].address])).upload(["/no/such/file"], fileID: nil) == 1)
       #expect(printed.drawn.joined == "pushctl: /no/such/file: No such file or directory\n")
-      #expect(await control(.init([servers[0].address])).upload(["/tmp"], fileID: nil) == 1)
+      #expect(await control(.init([servers[0].address])).upload(["/dev/null"], fileID: nil) == 1)
       #expect(await control(.init([HostPort(host: "127.0.0.1", port: 1)])).nodes() == 1)
       #expect(printed.drawn.joined.contains("pushctl: no gateway can be reached: can't connect to 127.0.0.1:1"))
       #expect(await control(.init([servers[0].address])).status("none", watches: false) == 1)

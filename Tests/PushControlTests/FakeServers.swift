@@ -6,6 +6,7 @@ import Reactor
 import Schema
 import Synchronization
 import Testing
+import UploadClient
 
 @testable import PushControl
 
@@ -39,7 +40,11 @@ final class FakeServers {
   func start() async throws {
     var router = Router()
     router.bidirectional(FileTransferV1.FileTransferService.transfer) { [unowned self] requests, responses, _ in
-      try await take(requests, responses)
+      let status = try await take(requests) { try await responses.write(.init(event: .received(.init(bytes: $0)))) }
+      try await responses.write(.init(event: .done(status)))
+    }
+    router.clientStreaming(FileTransferV1.FileTransferService.upload) { [unowned self] requests, _ in
+      try await take(requests) { _ in }
     }
     router.unary(FileTransferV1.FileTransferService.queryUploadedChunks) { [unowned self] request, _ in
       let chunks = (files[request.fileID] ?? [:]).sorted { $0.key < $1.key }
@@ -85,8 +90,8 @@ final class FakeServers {
   func stop() async { await server?.shutdown(grace: .zero) }
 
   private func take(
-    _ requests: RequestStream<FileTransferV1.FileChunk>, _ responses: ResponseWriter<FileTransferV1.UploadEvent>
-  ) async throws {
+    _ requests: RequestStream<FileTransferV1.FileChunk>, received: (Int64) async throws -> Void
+  ) async throws -> FileTransferV1.UploadStatus {
     var id = ""
     var total: Int64 = 0
     var taken = 0
@@ -103,16 +108,15 @@ final class FakeServers {
       chunksSent += 1
       #expect(chunk.chunkMD5 == Digest.hex(of: chunk.data, .md5))
       files[id, default: [:]][chunk.offset] = chunk.data
-      try await responses.write(.init(event: .received(.init(bytes: chunk.offset + Int64(chunk.data.count)))))
+      try await received(chunk.offset + Int64(chunk.data.count))
     }
-    let content = content(id)
-    let isWhole = Int64(content.count) == total
-    try await responses.write(
-      .init(
-        event: .done(
-          .init(
-            success: isWhole, message: isWhole ? Digest.hex(of: content, .md5) : "bytes are missing", fileID: id,
-            md5: Digest.hex(of: content, .md5), totalSize: total))))
+    let there = ByteRanges((files[id] ?? [:]).map { $0.key..<($0.key + Int64($0.value.count)) })
+    let missing = there.gaps(upTo: total)
+    let md5 = Digest.hex(of: content(id), .md5)
+    return .init(
+      success: missing.isEmpty, message: missing.isEmpty ? md5 : "bytes are missing", fileID: id,
+      md5: missing.isEmpty ? md5 : "", totalSize: total,
+      missing: missing.map { .init(offset: $0.lowerBound, length: Int64($0.count)) })
   }
 
   func content(_ id: String) -> Bytes {
@@ -147,6 +151,8 @@ extension ControlOptions {
   init(_ servers: [HostPort], json: Bool = true) {
     self.init(gateways: servers, uploaders: servers, printsJSON: json)
     pause = .milliseconds(5)
+    uploads.firstPause = .milliseconds(5)
+    uploads.patience = .seconds(2)
   }
 }
 

@@ -75,7 +75,7 @@ public struct Digest: ~Copyable {
     return isHex && lower.utf8.count == algorithm.hexLength ? lower : nil
   }
 
-  private static func hex(_ bytes: UnsafeBufferPointer<UInt8>) -> String {
+  static func hex(_ bytes: UnsafeBufferPointer<UInt8>) -> String {
     func digit(_ value: UInt8) -> UInt8 { value < 10 ? UInt8(ascii: "0") + value : UInt8(ascii: "a") + value - 10 }
     return String(unsafeUninitializedCapacity: bytes.count * 2) { target in
       for (index, byte) in bytes.enumerated() {

@@ -3,6 +3,7 @@ import PushControl
 import Reactor
 import Settings
 import Telemetry
+import UploadClient
 
 @main
 struct Program {
@@ -33,7 +34,14 @@ struct Program {
         }
     } catch { error.exitProcess() }
     do {
-      exit(try EventLoop.run(name: "pushctl") { loop in await run(Control(loop: loop, options: options)) })
+      exit(
+        try EventLoop.run(name: "pushctl") { loop in
+          let control = Control(loop: loop, options: options)
+          // Before the first thread is started: threads inherit the mask that keeps the signals for the loop.
+          let signals = try? Signals(loop: loop) { _ in if !control.interrupt() { exit(Control.interrupted) } }
+          defer { withExtendedLifetime(signals) {} }
+          return await run(control)
+        })
     } catch {
       Logger("pushctl").error("can't start", ["reason": "\(error)"])
       exit(1)
@@ -56,7 +64,7 @@ struct Program {
         "gateway", .hostPort, default: "127.0.0.1:7000", help: "A gateway; the first one that can be reached is used.")
       uploaders = options.list(
         "uploader", .hostPort, default: "127.0.0.1:7100",
-        help: "An uploader; the first one that can be reached is used.")
+        help: "An uploader; files are spread over them, and go on at the next when one can't be reached.")
       json = options.toggle("json", help: "Prints one JSON value on stdout.")
     }
 
@@ -66,14 +74,26 @@ struct Program {
   }
 
   static func upload(_ arguments: [String]) throws(UsageExit) -> Prepared {
-    var shared = Shared("upload", about: "Uploads files and prints the id that each gets.")
+    var shared = Shared("upload", about: "Uploads files and folders, and prints the id that each file gets.")
     let fileID = shared.options.optional(
-      "file-id", .string, help: "The file's id instead of a random one; with the id of an upload that broke, goes on.")
-    let files = shared.options.arguments("FILE", .string, isRequired: true, help: "The files.")
+      "file-id", .string,
+      help: "The id of a single file, instead of the one that follows from it: the same while it isn't changed.")
+    let streams = shared.options.value(
+      "streams", .int(1...32), default: "4", help: "Connections that carry one large file.")
+    let concurrency = shared.options.value(
+      "concurrency", .int(1...64), default: "4", help: "Large files at a time. Small ones are sent beside them.")
+    let patience = shared.options.value(
+      "patience", .duration, default: "60s", help: "A file fails when nothing has moved for so long.")
+    let files = shared.options.arguments(
+      "PATH", .string, isRequired: true, help: "Files, and folders with everything below them but links.")
     let given = try shared.options.parse(arguments, environment: processEnvironment())
     let (paths, id) = (given[files], given[fileID])
     if id != nil, paths.count > 1 { throw shared.options.mistake("--file-id is for a single file.") }
-    return (shared.control(given), { await $0.upload(paths, fileID: id) })
+    var options = shared.control(given)
+    options.uploads.streams = given[streams]
+    options.uploads.concurrency = given[concurrency]
+    options.uploads.patience = given[patience]
+    return (options, { await $0.upload(paths, fileID: id) })
   }
 
   static func push(_ arguments: [String]) throws(UsageExit) -> Prepared {

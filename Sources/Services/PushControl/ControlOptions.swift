@@ -1,12 +1,16 @@
 public import Reactor
+public import UploadClient
 
 /// Where the servers are and how results are printed.
 public struct ControlOptions: Sendable {
   /// In the order in which they are tried.
   public var gateways: [HostPort]
+  /// Files are spread over them.
   public var uploaders: [HostPort]
   /// One JSON value on stdout instead of text for people.
   public var printsJSON: Bool
+  /// How files are sent.
+  public var uploads = UploadOptions()
 
   public init(gateways: [HostPort], uploaders: [HostPort], printsJSON: Bool = false) {
     self.gateways = gateways
@@ -74,12 +78,8 @@ public struct PushOrder: Sendable {
 /// Why a command can't do what it was told; the message is a sentence.
 public struct ControlError: Error, Sendable, CustomStringConvertible {
   public enum Code: Sendable {
-    /// A file of this machine can't be read.
-    case file
     /// No server can be reached.
     case unreachable
-    /// The server's answer says no.
-    case refused
   }
   public let code: Code
   public let message: String

@@ -1,6 +1,7 @@
 internal import GRPC
 internal import Reactor
 internal import Schema
+internal import UploadClient
 
 extension Control {
   /// Submits a job, and waits for its end when the order says so.
@@ -20,16 +21,16 @@ extension Control {
       case .disconnect: job.slowReader = .disconnect
       case nil: break
       }
-      var file: UploadReport?
+      var file: UploadedFile?
       switch order.payload {
       case .text(let text): job.payload = .text(.init(content: text))
       case .event(let type, let details): job.payload = .event(.init(type: type, details: details))
       case .fileID(let id): job.payload = .fileID(id)
       case .file(let path):
-        let report = try await self.uploadFile(path, fileID: nil)
-        if !self.options.printsJSON { self.terminal.print(Self.sentence(report)) }
-        file = report
-        job.payload = .fileID(report.fileID)
+        let result = try await self.uploadFile(path, fileID: nil)
+        if !self.options.printsJSON { self.terminal.print(Self.sentence(result)) }
+        file = UploadedFile(path, result)
+        job.payload = .fileID(result.fileID)
       }
       let answer = try await self.submit(job)
       if order.waits { return try await self.watch(answer.jobID, file: file) }
@@ -83,7 +84,7 @@ extension Control {
   }
 
   /// Follows a job to its end, on another gateway when one breaks.
-  private func watch(_ job: String, file: UploadReport?) async throws -> Bool {
+  private func watch(_ job: String, file: UploadedFile?) async throws -> Bool {
     let bars = ProgressBars(terminal)
     let view = try await gateways.call { channel in
       var view = JobView(id: job)

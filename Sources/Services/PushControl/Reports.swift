@@ -1,20 +1,54 @@
 internal import FoundationEssentials
+internal import Reactor
 internal import Schema
+internal import UploadClient
 
 // What the commands print as JSON. Names are the contract's; what is empty there is left out, but for what a reader counts
 // on.
 
-struct UploadReport: Encodable {
-  var fileID: String
-  var name: String
+struct UploadedFile: Encodable {
+  var path: String
+  var fileID: String?
+  var name: String?
   var size: Int64
-  var md5: String
-  var milliseconds: Int64
+  var md5: String?
+  var milliseconds: Int64?
+  /// What was sent now, repeats too, and what was at the server before.
+  var bytesSent: Int64?
+  var bytesKnown: Int64?
+  /// Why it isn't there.
+  var error: String?
 
   enum CodingKeys: String, CodingKey {
-    case name, size, md5
+    case path, name, size, md5, error
     case fileID = "file_id"
     case milliseconds = "duration_ms"
+    case bytesSent = "bytes_sent"
+    case bytesKnown = "bytes_known"
+  }
+
+  private init(path: String, size: Int64, error: String?) {
+    self.path = path
+    self.size = size
+    self.error = error
+  }
+
+  init(_ path: String, _ result: UploadResult) {
+    self.path = path
+    fileID = result.fileID
+    name = result.name
+    size = result.size
+    md5 = result.md5
+    milliseconds = result.duration.wholeMilliseconds
+    bytesSent = result.bytesSent
+    bytesKnown = result.bytesKnown
+  }
+
+  init(_ report: UploadReport) {
+    switch report.result {
+    case .success(let result): self.init(report.path, result)
+    case .failure(let failure): self.init(path: report.path, size: report.size, error: failure.message)
+    }
   }
 }
 
@@ -24,7 +58,7 @@ struct PushReport: Encodable {
   /// How many of them are away: their messages wait until they return.
   var storedCount: Int64
   var duplicate: Bool
-  var file: UploadReport?
+  var file: UploadedFile?
 
   enum CodingKeys: String, CodingKey {
     case duplicate, file
@@ -83,7 +117,7 @@ struct JobReport: Encodable {
   var updatedAt: Int64
   var reason: String?
   /// The file that was uploaded for it.
-  var file: UploadReport?
+  var file: UploadedFile?
 
   enum CodingKeys: String, CodingKey {
     case state, counts, targets, reason, file
@@ -92,7 +126,7 @@ struct JobReport: Encodable {
     case updatedAt = "updated_at_ms"
   }
 
-  init(_ job: JobView, file: UploadReport? = nil) {
+  init(_ job: JobView, file: UploadedFile? = nil) {
     jobID = job.id
     state = job.state.name
     counts = Dictionary(job.counts.map { ($0.state.name, $0.count) }, uniquingKeysWith: +)

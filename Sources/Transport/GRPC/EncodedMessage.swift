@@ -27,6 +27,32 @@ public struct EncodedMessage: Sendable {
   @usableFromInline
   init(frame: Bytes) { self.frame = frame }
 
+  /// The head of a message that ends with a field of type bytes: those `length` bytes have to follow it on the stream.
+  init(_ message: some Message, before length: Int, ofField number: Int) {
+    let fields = message.serialized()
+    let tag = EncodedMessage.varint(UInt64(number) << 3 | 2) + EncodedMessage.varint(UInt64(length))
+    let size = fields.count + tag.count
+    self.init(
+      frame: Bytes(capacity: EncodedMessage.headerBytes + size) { memory in
+        EncodedMessage.writeHeader(memory, size + length)
+        UnsafeMutableRawBufferPointer(rebasing: memory[EncodedMessage.headerBytes...])
+          .copyMemory(from: fields.unsafeMemory)
+        UnsafeMutableRawBufferPointer(rebasing: memory[(EncodedMessage.headerBytes + fields.count)...])
+          .copyBytes(from: tag)
+        return memory.count
+      })
+    withExtendedLifetime(fields) {}
+  }
+
+  private static func varint(_ value: UInt64) -> [UInt8] {
+    var (rest, bytes) = (value, [UInt8]())
+    while rest >= 0x80 {
+      bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
+      rest >>= 7
+    }
+    return bytes + [UInt8(rest)]
+  }
+
   /// The frame's length in bytes, header included.
   public var count: Int { frame.count }
 

@@ -1,4 +1,4 @@
-internal import Bytes
+public import Bytes
 public import Protobuf
 
 /// The responses of a call, one after the other. Belongs to its channel's loop.
@@ -38,6 +38,13 @@ public final class ClientStreamingCall<Q: Message, R: Message> {
   /// - Throws: the call's `Status`, also when the server ended it before it had all.
   public func send(_ request: Q) async throws { try await stream.send(EncodedMessage(request)) }
 
+  /// Queues a request with one more field of type bytes, which leaves by reference: no byte of it is copied.
+  ///
+  /// - Parameter field: its number; `request` leaves it empty.
+  public func send(_ request: Q, field: Int, _ bytes: Bytes) async throws {
+    try await stream.send(EncodedMessage(request, before: bytes.count, ofField: field), bytes)
+  }
+
   /// Says that this was all and waits for the response. - Throws: the call's `Status` when it isn't OK.
   public func finish() async throws -> R {
     stream.finishSending()
@@ -57,6 +64,13 @@ public final class BidirectionalCall<Q: Message, R: Message> {
 
   /// Queues a request, and waits while the server takes no more. - Throws: the call's `Status`.
   public func send(_ request: Q) async throws { try await stream.send(EncodedMessage(request)) }
+
+  /// Queues a request with one more field of type bytes, which leaves by reference: no byte of it is copied.
+  ///
+  /// - Parameter field: its number; `request` leaves it empty.
+  public func send(_ request: Q, field: Int, _ bytes: Bytes) async throws {
+    try await stream.send(EncodedMessage(request, before: bytes.count, ofField: field), bytes)
+  }
 
   /// Says that no request follows.
   public func finishSending() { stream.finishSending() }

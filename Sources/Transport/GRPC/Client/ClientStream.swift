@@ -50,10 +50,11 @@ final class ClientStream: Http2StreamHandler {
 
   // MARK: Sending
 
-  /// Queues a message and waits while too much is queued.
-  func send(_ message: EncodedMessage) async throws {
+  /// Queues a message, and the bytes that end it where it is only a head, and waits while too much is queued.
+  func send(_ message: EncodedMessage, _ bytes: Bytes = Bytes()) async throws {
     guard status == nil, let stream else { throw status ?? Status(.unavailable, "the call is over") }
     stream.write(message.frame)
+    stream.write(bytes)
     while stream.pendingBytes > writeAheadBytes, status == nil {
       await loop.cancellable {
         await room.wait()
@@ -132,7 +133,8 @@ final class ClientStream: Http2StreamHandler {
   }
 
   func streamReceivedData(_ bytes: UnsafeRawBufferPointer) {
-    guard status == nil else { return stream?.consume(bytes.count) ?? () }
+    // The page that a proxy sends with its own status is no message.
+    guard status == nil, httpStatus == 200 else { return stream?.consume(bytes.count) ?? () }
     do throws(Status) {
       stream?.consume(try inbox.receive(bytes))
     } catch {
