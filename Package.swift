@@ -80,7 +80,9 @@ let package = Package(
     library(
       "Routing", in: "Domain",
       uses: ["Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes", "Telemetry", "Safeguards"]),
-    library("FileStore", in: "Domain", uses: ["Reactor", "Bytes", "COpenSSL", "CMD5"]),
+    library(
+      "FileStore", in: "Domain",
+      uses: ["Schema", "Protobuf", "Reactor", "Bytes", "COpenSSL", "CMD5", "Safeguards"]),
 
     // Services.
     library(
@@ -93,7 +95,7 @@ let package = Package(
       "UploaderService", in: "Services",
       uses: [
         "StandardServices", "Routing", "FileStore", "Redis", "Kafka", "GRPC", "Schema", "Protobuf", "Reactor", "Bytes",
-        "Telemetry",
+        "Telemetry", "Safeguards",
       ]),
     library(
       "AgentService", in: "Services",
@@ -145,7 +147,7 @@ let package = Package(
     tests(of: "Redis", uses: ["TestSupport", "Reactor", "Bytes", "Telemetry"]),
     tests(of: "Kafka", uses: ["TestSupport", "Reactor", "Bytes", "Telemetry"]),
     tests(of: "Routing", uses: ["TestSupport", "Redis", "Kafka", "Reactor", "Schema", "Protobuf", "Bytes"]),
-    tests(of: "FileStore", uses: ["Reactor", "Bytes"]),
+    tests(of: "FileStore", uses: ["Schema", "Protobuf", "Reactor", "Bytes"]),
     tests(
       of: "GatewayService",
       uses: [

@@ -86,15 +86,13 @@ import Testing
     #expect(upload.arrived(Chunk(offset: 10, length: 10, totalSize: 20)) == .write(10..<20))
   }
 
-  @Test func aConflictWithAnotherNodeIsMissingAgain() {
-    var upload = Upload(size: 20, now: 0)
-    for offset: Int64 in [0, 10] {
-      #expect(upload.arrived(Chunk(offset: offset, length: 10, totalSize: 20)) == .write(offset..<offset + 10))
-      upload.written(offset..<offset + 10)
-    }
-    #expect(upload.beginSync() == [0..<10, 10..<20])
-    upload.synced(except: [10], now: 1)
+  @Test func whatIsDamagedIsMissingAgain() {
+    var upload = Upload(size: 30, durable: ByteRanges([0..<30]), now: 0)
+    #expect(upload.beginFinalising() == true)
+    upload.damaged(10..<20)
     #expect(upload.streamEnded() == .incomplete(missing: [10..<20]))
+    #expect(upload.arrived(Chunk(offset: 10, length: 10, totalSize: 30)) == .write(10..<20))
+    #expect(upload.arrived(Chunk(offset: 0, length: 10, totalSize: 30)) == .duplicate)
   }
 
   @Test func theFirstDeclarationStands() throws {
@@ -110,13 +108,5 @@ import Testing
     var upload = Upload(size: 0, now: 0)
     #expect(upload.arrived(Chunk(offset: 0, length: 0, totalSize: 0)) == .duplicate)
     #expect(upload.streamEnded() == .finalise)
-  }
-
-  @Test func bytesOfAnotherNodeCount() {
-    var upload = Upload(size: 20, now: 0)
-    upload.learned(durable: ByteRanges([0..<10]), now: 3)
-    #expect(upload.lastProgress == 3)
-    #expect(upload.arrived(Chunk(offset: 0, length: 10, totalSize: 20)) == .duplicate)
-    #expect(upload.streamEnded() == .incomplete(missing: [10..<20]))
   }
 }

@@ -34,9 +34,8 @@ import Testing
       let id = try FileID("file-1")
       let part = try store.createPart(id, fence: 1, size: Int64(size))
       try part.write(content, at: 0)
-      let digest = PrefixDigest()
-      try digest.advance(in: part, to: Int64(size))
-      sidecar = Sidecar(name: "a.bin", size: Int64(size), digests: digest.finish(), publishedAt: 77)
+      let digests = try FileDigests.read(part, size: Int64(size))
+      sidecar = Sidecar(name: "a.bin", size: Int64(size), digests: digests, publishedAt: 77)
       try store.publish(id, fence: 1, file: part, sidecar: sidecar)
     }
 

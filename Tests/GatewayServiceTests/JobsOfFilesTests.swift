@@ -18,9 +18,8 @@ import Testing
       let content = Bytes("what is in the file")
       let part = try store.createPart(name, fence: 1, size: Int64(content.count))
       try part.write(content, at: 0)
-      let digest = PrefixDigest()
-      try digest.advance(in: part, to: Int64(content.count))
-      let sidecar = Sidecar(name: "a.txt", size: Int64(content.count), digests: digest.finish(), publishedAt: 1)
+      let digests = try FileDigests.read(part, size: Int64(content.count))
+      let sidecar = Sidecar(name: "a.txt", size: Int64(content.count), digests: digests, publishedAt: 1)
       try store.publish(name, fence: 1, file: part, sidecar: sidecar)
       return sidecar
     }

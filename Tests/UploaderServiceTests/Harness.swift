@@ -5,8 +5,10 @@ import Glibc
 import Reactor
 import Redis
 import Schema
+import Synchronization
 import Telemetry
 import TestSupport
+import Testing
 
 @testable import UploaderService
 
@@ -40,10 +42,14 @@ final class Place: Sendable {
 
   func client() throws -> RedisClient { RedisClient(loop: loop, address: try RedisAddress(redis.address)) }
 
-  func uploader(_ name: String = "one", _ adapt: (inout UploadLimits) -> Void = { _ in }) async throws -> Node {
+  func uploader(
+    _ name: String = "one", clock: Clock = Clock(), _ adapt: (inout UploadLimits) -> Void = { _ in }
+  ) async throws -> Node {
     var settings = UploaderServer.Settings(listen: HostPort(host: "127.0.0.1", port: 0), name: name, store: store)
     settings.grace = .milliseconds(200)
+    settings.limits.writerLease = .seconds(2)
     adapt(&settings.limits)
+    settings.clock = { clock.now }
     let sender = Recorder()
     let (server, address) = try await UploaderServer.start(
       settings, redis: try client(), sender: sender, loop: loop, registry: MetricsRegistry(),
@@ -51,6 +57,64 @@ final class Place: Sendable {
     let channel = Channel(loop: loop, target: HostPort(host: "127.0.0.1", port: address.port))
     return Node(server: server, channel: channel, sender: sender)
   }
+
+  /// Leaves an upload behind whose writer has died: what is on disk, and what Redis knows.
+  func abandon(
+    _ content: Content, _ ranges: [Range<Int64>], state: String = "uploading", md5: String? = nil,
+    leaseEnd: Int64 = 0, address: String = "127.0.0.1:1", isNamed: Bool = false
+  ) async throws {
+    let id = try FileID(content.id)
+    try await onDisk { store in
+      var declared = JournalState(size: Int64(content.bytes.count))
+      declared.declaredMD5 = md5
+      declared.name = "o.bin"
+      let now = EventLoop.wallClockMilliseconds()
+      let (part, journal) = try store.begin(id, fence: 1, declared, now: now)
+      for range in ranges {
+        try part.write(content.bytes[Int(range.lowerBound)..<Int(range.upperBound)], at: range.lowerBound)
+      }
+      try part.syncData()
+      var step = UploadJournal.Step()
+      step.chunks = ranges
+      try journal.append(step, now: now)
+      guard isNamed else { return }
+      let sidecar = Sidecar(
+        name: "o.bin", size: declared.size, digests: FileDigests(md5: content.md5, blockMD5s: []), publishedAt: 1)
+      try store.publish(id, fence: 1, file: part, sidecar: sidecar)
+      unlink("\(self.store)/files/\(Digest.hex(of: content.id, .md5).prefix(2))/\(content.id)~.json")
+    }
+    let redis = try client()
+    let durable = ranges.reduce(0) { $0 + Int64($1.count) }
+    _ = try await redis.send(
+      "HSET", .string("upload:{\(content.id)}"), "state", .string(state), "size", RedisArgument(content.bytes.count),
+      "fence", 1, "durable", RedisArgument(durable), "name", "o.bin", "updated",
+      RedisArgument(EventLoop.wallClockMilliseconds()), "writer", "dead/1", "address", .string(address), "lease_end",
+      RedisArgument(leaseEnd))
+    if let md5 { _ = try await redis.send("HSET", .string("upload:{\(content.id)}"), "declared_md5", .string(md5)) }
+    for range in ranges {
+      _ = try await redis.send(
+        "ZADD", .string("upload:{\(content.id)}:offsets"), RedisArgument(range.lowerBound),
+        .string("\(range.lowerBound):\(range.count)"))
+    }
+    redis.close()
+  }
+
+  /// Changes one byte of an upload's part file, as a disk might.
+  func damage(_ id: String, at offset: Int64) async throws {
+    try await onDisk { store in
+      let part = try #require(try store.incoming(of: FileID(id)).first { $0.kind == .part })
+      let file = try store.openPart(part.id, fence: part.fence)
+      let byte = try file.read(at: offset, length: 1)
+      try file.write(Bytes([byte[0] ^ 1]), at: offset)
+    }
+  }
+}
+
+/// A clock that a test can put forward.
+final class Clock: Sendable {
+  private let ahead = Atomic<Int64>(0)
+  var now: Int64 { EventLoop.wallClockMilliseconds() + ahead.load(ordering: .relaxed) }
+  func advance(by time: Duration) { ahead.add(time.components.seconds * 1000, ordering: .relaxed) }
 }
 
 /// An uploader in this process and a client of it.
@@ -70,6 +134,17 @@ final class Node {
   func stop() async {
     channel.close()
     await server.stop()
+  }
+
+  /// Sends chunks over one stream, leaves it there, and waits until they are durable.
+  func sendAndBreak(_ chunks: [FileTransferV1.FileChunk], on loop: EventLoop) async throws {
+    let call = try await files.upload()
+    for chunk in chunks { try await call.send(chunk) }
+    let id = chunks[0].fileID
+    while try await files.queryUploadedChunks(.init(fileID: id)).offsets.count < chunks.count {
+      try await loop.sleep(for: .milliseconds(10))
+    }
+    call.cancel()
   }
 
   /// Sends chunks over one stream and returns the answer.
@@ -114,11 +189,14 @@ struct Content {
     self.id = id
     var state: UInt64 = UInt64(count) &+ 88_172_645_463_325_252
     bytes = Bytes(capacity: count) { memory in
-      for index in 0..<count {
+      for index in stride(from: 0, to: count, by: 8) {
         state ^= state << 13
         state ^= state >> 7
         state ^= state << 17
-        memory[index] = UInt8(truncatingIfNeeded: state)
+        withUnsafeBytes(of: state) { word in
+          UnsafeMutableRawBufferPointer(rebasing: memory[index..<min(index + 8, count)]).copyBytes(
+            from: word.prefix(count - index))
+        }
       }
       return count
     }

@@ -33,22 +33,12 @@ import TestSupport
   }
 
   /// Every byte is durable and recorded, and the node that was to finalise is dead: before it began, and after.
-  @Test(arguments: [false, true]) func anotherNodeFinalises(afterItBegan: Bool) async throws {
+  @Test(arguments: ["uploading", "finalising"]) func anotherNodeFinalises(state: String) async throws {
     try await Place().run { place in
       let content = Content("orphan", 2_000_000)
       let id = try FileID(content.id)
+      try await place.abandon(content, [0..<1_000_000, 1_000_000..<2_000_000], state: state, md5: content.md5)
       let redis = try place.client()
-      let records = UploadRecords(redis: redis, lifetime: .seconds(3600))
-      _ = try await records.declare(id, Declaration(size: 2_000_000, md5: content.md5, name: "o.bin"))
-      try await place.onDisk { try $0.createPart(id, fence: 1, size: 2_000_000).write(content.bytes, at: 0) }
-      _ = try await records.record(id, fence: 1, [0..<1_000_000, 1_000_000..<2_000_000])
-      if afterItBegan {
-        let granted = try await records.beginFinalising(id, node: "dead", lease: .milliseconds(1))
-        guard case .granted = granted else {
-          Issue.record("not granted: \(granted)")
-          return
-        }
-      }
       _ = try await redis.send("ZADD", "outbox:{3}", 1, "orphan")
       let node = try await place.uploader {
         $0.relayInterval = .milliseconds(50)
@@ -58,35 +48,23 @@ import TestSupport
       let (file, sidecar) = try await place.onDisk { try $0.open(id) }
       #expect(sidecar.name == "o.bin" && sidecar.md5 == content.md5)
       #expect(try file.read(at: 0, length: 2_000_000) == content.bytes)
-      #expect(try await records.load(id)?.fence == (afterItBegan ? 2 : 1))
+      #expect(try await redis.send("HGET", "upload:{orphan}", "fence").asInteger == 2)
       redis.close()
       await node.stop()
     }
   }
 
-  /// The finaliser died between giving the file its name and telling Redis.
+  /// The writer died between giving the file its name and its sidecar.
   @Test func aRenamedFileIsPublished() async throws {
     try await Place().run { place in
       let content = Content("renamed", 500_000)
-      let id = try FileID(content.id)
-      let redis = try place.client()
-      let records = UploadRecords(redis: redis, lifetime: .seconds(3600))
-      _ = try await records.declare(id, Declaration(size: 500_000))
-      let part = try await place.onDisk { store in
-        let part = try store.createPart(id, fence: 1, size: 500_000)
-        try part.write(content.bytes, at: 0)
-        return part
-      }
-      _ = try await records.record(id, fence: 1, [0..<500_000])
-      _ = try await records.beginFinalising(id, node: "dead", lease: .milliseconds(1))
-      let digests = FileDigests(md5: content.md5, blockMD5s: [content.md5])
-      let sidecar = Sidecar(name: "r", size: 500_000, digests: digests, publishedAt: 1)
-      try await place.onDisk { try $0.publish(id, fence: 1, file: part, sidecar: sidecar) }
+      try await place.abandon(content, [0..<500_000], state: "finalising", isNamed: true)
       let node = try await place.uploader()
       let status = try await node.send([content.chunk(0, 500_000)])
       #expect(status.success && status.md5 == content.md5)
       #expect(node.sender.sent.count == 1)
-      redis.close()
+      #expect(try await place.onDisk { try $0.open(FileID("renamed")).sidecar.md5 } == content.md5)
+      #expect(try await place.onDisk { try $0.incoming(of: FileID("renamed")) }.isEmpty)
       await node.stop()
     }
   }
@@ -98,7 +76,7 @@ import TestSupport
       let one = try await place.uploader("one")
       _ = try await one.send([chunks[0]])
       await one.stop()
-      try await place.onDisk { try $0.removePart(FileID("lost"), fence: 1) }
+      try await place.onDisk { try $0.remove(IncomingFile(FileID("lost"), fence: 1, .part)) }
       let two = try await place.uploader("two")
       let status = try await two.send([chunks[1]])
       #expect(!status.success)
@@ -108,7 +86,8 @@ import TestSupport
     }
   }
 
-  @Test func redisLosesItsData() async throws {
+  /// The journal knows: while the file is open here, and on another node that never heard of it.
+  @Test(arguments: [false, true]) func redisLosesItsData(elsewhere: Bool) async throws {
     try await Place().run { place in
       let content = Content("forgotten", 2_000_000)
       let chunks = content.chunks(of: 1_000_000)
@@ -116,9 +95,38 @@ import TestSupport
       _ = try await node.send([chunks[0]])
       let redis = try place.client()
       _ = try await redis.send("FLUSHALL")
-      let status = try await node.send([chunks[1]])
-      #expect(status.missing == [FileTransferV1.ByteRange(offset: 0, length: 1_000_000)])
-      #expect(try await node.send([chunks[0]]).md5 == content.md5)
+      let other = try await place.uploader("other")
+      #expect(try await other.files.queryUploadedChunks(.init(fileID: content.id)).lengths == [1_000_000])
+      let breakpoint = try await other.files.queryUploadStatus(.init(fileID: content.id))
+      #expect(breakpoint.resumeOffset == 1_000_000)
+      let status = try await (elsewhere ? other : node).send([chunks[1]])
+      #expect(status.md5 == content.md5)
+      #expect(try await node.files.checkFileIntegrity(.init(fileID: content.id, clientMD5: content.md5)).match)
+      redis.close()
+      await node.stop()
+      await other.stop()
+    }
+  }
+
+  /// Redis loses everything after the file is finished and before its notice has gone out.
+  @Test func aNoticeOutlivesRedis() async throws {
+    try await Place().run { place in
+      let clock = Clock()
+      let node = try await place.uploader(clock: clock) { $0.waitForNotice = .milliseconds(100) }
+      node.sender.failure = Status(.unavailable, "Kafka is away.")
+      let content = Content("untold", 1000)
+      var chunk = content.chunk(0, 1000)
+      chunk.meta = .init(fileName: "u.bin", job: .init(jobID: "job-9"))
+      #expect(try await node.send([chunk]).success)
+      let redis = try place.client()
+      _ = try await redis.send("FLUSHALL")
+      node.sender.failure = nil
+      clock.advance(by: .seconds(120))
+      try await node.server.sweeper.sweep()
+      #expect(node.sender.sent.map(\.file.job?.jobID) == ["job-9"])
+      #expect(try await place.onDisk { try $0.incoming(of: FileID("untold")) }.isEmpty)
+      try await node.server.sweeper.sweep()
+      #expect(node.sender.sent.count == 1)
       redis.close()
       await node.stop()
     }

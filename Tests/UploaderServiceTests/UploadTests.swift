@@ -78,6 +78,7 @@ import Testing
       let (left, right) = (try await one.files.upload(), try await two.files.upload())
       for (index, chunk) in chunks.enumerated() { try await (index % 2 == 0 ? left : right).send(chunk) }
       let answers = [try await left.finish(), try await right.finish()]
+      // One of the two writes, the other one passes its chunks on.
       #expect(answers[1].success)
       #expect(answers[1].md5 == content.md5)
       #expect(try await one.files.checkFileIntegrity(.init(fileID: content.id, clientMD5: content.md5)).match)

@@ -82,6 +82,13 @@ public struct ByteRanges: Sendable, Hashable {
     return first.upperBound
   }
 
+  /// The first byte at or above `offset` that isn't there.
+  public func firstMissing(from offset: Int64) -> Int64 {
+    let index = firstIndex(endingAtLeast: offset + 1)
+    guard index < ranges.count, ranges[index].lowerBound <= offset else { return offset }
+    return ranges[index].upperBound
+  }
+
   /// What is missing from 0 up to `size`, in order.
   public func gaps(upTo size: Int64) -> [Range<Int64>] {
     var gaps: [Range<Int64>] = []

@@ -1,15 +1,19 @@
 internal import Bytes
 internal import Glibc
+internal import Safeguards
+internal import Synchronization
 
-/// The shared directory: `incoming/<id>.<fence>.part` for what is being uploaded, `files/<aa>/<id>` and its sidecar
-/// `<id>~.json` for what is finished.
+/// The shared directory: `incoming/<id>.<fence>.part` and `.journal` for what is being uploaded (`IncomingFiles.swift`),
+/// `files/<aa>/<id>` and its sidecar `<id>~.json` for what is finished.
 ///
 /// Every path is opened below a directory handle, one component at a time, without following links. All calls block:
 /// they belong on a `BlockingPool`; they may be made from several threads at once. Rename is atomic within the directory
 /// (one file system or one NFS export), and a name counts only after its directory was synced.
 public final class StoreDirectory: Sendable {
-  private let incoming: Int32
+  let incoming: Int32
   private let files: Int32
+  /// Folders below `files` whose own names this process has made safe.
+  private let safeFolders = Mutex<Set<String>>([])
 
   /// Opens the directory, making it and what is in it where it is missing.
   public init(at path: String) throws(FileStoreError) {
@@ -32,75 +36,58 @@ public final class StoreDirectory: Sendable {
     _ = close(files)
   }
 
-  // MARK: - Part files
-
-  /// Makes an empty part file of the upload's size (sparse), or opens the one that another stream has made.
-  public func createPart(_ id: FileID, fence: Int64, size: Int64) throws(FileStoreError) -> StoreFile {
-    let name = Self.part(id, fence)
-    let descriptor = try retrying("create the part file") {
-      openat(incoming, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0o644)
-    }
-    let file = StoreFile(descriptor: descriptor)
-    try retrying("size the part file") { ftruncate(descriptor, off_t(size)) }
-    try retrying("sync the incoming directory") { fsync(incoming) }
-    return file
-  }
-
-  /// Opens a part file that has to be there.
-  ///
-  /// - Throws: `.notFound`, after looking into the directory itself: an NFS client may remember for a while that a name
-  ///   was absent.
-  public func openPart(_ id: FileID, fence: Int64) throws(FileStoreError) -> StoreFile {
-    try Self.openExisting(Self.part(id, fence), in: incoming, O_RDWR)
-  }
-
-  /// Renames a part file to a new fence, so that a writer of the old one can no longer finish it.
-  public func renamePart(_ id: FileID, from old: Int64, to new: Int64) throws(FileStoreError) {
-    try retrying("rename the part file") { renameat(incoming, Self.part(id, old), incoming, Self.part(id, new)) }
-    try retrying("sync the incoming directory") { fsync(incoming) }
-  }
-
-  /// Removes a part file; one that isn't there is fine.
-  public func removePart(_ id: FileID, fence: Int64) throws(FileStoreError) {
-    if unlinkat(incoming, Self.part(id, fence), 0) < 0, errno != ENOENT {
-      throw .system("remove the part file", errno: errno)
-    }
-  }
-
   // MARK: - Finished files
 
   /// Gives a part file that is whole and verified its final name, then writes its sidecar: both survive a power cut when
   /// this returns, and a crash in between leaves a file without a sidecar, which is invisible.
   ///
-  /// Calling it again after a crash goes on where it stopped.
-  public func publish(_ id: FileID, fence: Int64, file: StoreFile, sidecar: Sidecar) throws(FileStoreError) {
+  /// - Parameter isNamed: the file has its final name from an attempt before: `openUnpublished` is how the caller got it.
+  /// - Throws: `.notFound` when the part isn't at this fence any more: another node has taken it over.
+  public func publish(
+    _ id: FileID, fence: Int64, file: StoreFile, isNamed: Bool = false, sidecar: Sidecar
+  ) throws(FileStoreError) {
     try file.sync()
-    let folder = try Self.directory(id.folder, in: files)
+    FailPoint.reached(.fileSynced)
+    let folder = try safeFolder(of: id)
     defer { _ = close(folder) }
-    try retrying("sync the files directory") { fsync(files) }
-    // ENOENT: an earlier attempt has already renamed it; `openUnpublished` is how the caller got the file then.
-    if renameat(incoming, Self.part(id, fence), folder, id.text) < 0 {
-      let number = errno
-      guard number == ENOENT, faccessat(folder, id.text, F_OK, 0) == 0 else {
-        throw .system("give the file its final name", errno: number)
-      }
+    if !isNamed {
+      let part = IncomingFile(id, fence: fence, .part).name
+      try retrying("give the file its final name") { renameat(incoming, part, folder, id.text) }
     }
+    FailPoint.reached(.fileNamed)
+    // One of the two directories of a rename is enough where a rename is one transaction, as it is on every file system
+    // with a journal; this is the one that counts.
     try retrying("sync the file's directory") { fsync(folder) }
-    try retrying("sync the incoming directory") { fsync(incoming) }
+    FailPoint.reached(.directoriesSynced)
     try write(sidecar, of: id, fence: fence, in: folder)
   }
 
+  private func safeFolder(of id: FileID) throws(FileStoreError) -> Int32 {
+    let name = id.folder
+    let folder = try Self.directory(name, in: files)
+    guard !safeFolders.withLock({ $0.contains(name) }) else { return folder }
+    if fsync(files) < 0 {
+      let number = errno
+      _ = close(folder)
+      throw .system("sync the files directory", errno: number)
+    }
+    safeFolders.withLock { _ = $0.insert(name) }
+    return folder
+  }
+
   private func write(_ sidecar: Sidecar, of id: FileID, fence: Int64, in folder: Int32) throws(FileStoreError) {
-    let temporary = "\(id.text)~\(fence).tmp"
+    let temporary = IncomingFile(id, fence: fence, .tmp).name
     let descriptor = try retrying("create the file's record") {
-      openat(folder, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0o644)
+      openat(incoming, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0o644)
     }
     let file = StoreFile(descriptor: descriptor)
     try file.write(sidecar.json(), at: 0)
     try file.sync()
     try file.close()
-    try retrying("name the file's record") { renameat(folder, temporary, folder, Self.sidecar(id)) }
+    FailPoint.reached(.sidecarWritten)
+    try retrying("name the file's record") { renameat(incoming, temporary, folder, Self.sidecar(id)) }
     try retrying("sync the file's directory") { fsync(folder) }
+    FailPoint.reached(.sidecarNamed)
   }
 
   /// The file under its final name, sidecar or not: for going on with a publication that was cut off.
@@ -108,6 +95,16 @@ public final class StoreDirectory: Sendable {
     let folder = try Self.openDirectory(id.folder, in: files)
     defer { _ = close(folder) }
     return try Self.openExisting(id.text, in: folder, O_RDONLY)
+  }
+
+  /// Removes a file that has its final name and turned out to be wrong; one that has a sidecar stays.
+  public func removeUnpublished(_ id: FileID) throws(FileStoreError) {
+    let folder = try Self.openDirectory(id.folder, in: files)
+    defer { _ = close(folder) }
+    if faccessat(folder, Self.sidecar(id), F_OK, 0) == 0 {
+      throw FileStoreError(.exists, "The file is finished and stays as it is.")
+    }
+    if unlinkat(folder, id.text, 0) < 0, errno != ENOENT { throw .system("remove the file", errno: errno) }
   }
 
   /// The sidecar of a finished file.
@@ -136,7 +133,6 @@ public final class StoreDirectory: Sendable {
 
   // MARK: - Names and handles
 
-  private static func part(_ id: FileID, _ fence: Int64) -> String { "\(id.text).\(fence).part" }
   // `~` is outside the alphabet of ids, so no id can be another one's sidecar.
   private static func sidecar(_ id: FileID) -> String { "\(id.text)~.json" }
 
@@ -149,8 +145,7 @@ public final class StoreDirectory: Sendable {
     try retrying("open a directory") { openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }
   }
 
-  private static func openExisting(_ name: String, in parent: Int32, _ mode: Int32) throws(FileStoreError) -> StoreFile
-  {
+  static func openExisting(_ name: String, in parent: Int32, _ mode: Int32) throws(FileStoreError) -> StoreFile {
     let flags = mode | O_NOFOLLOW | O_CLOEXEC
     let descriptor = openat(parent, name, flags)
     if descriptor >= 0 { return StoreFile(descriptor: descriptor) }
@@ -160,15 +155,29 @@ public final class StoreDirectory: Sendable {
     return StoreFile(descriptor: try retrying("open the file") { openat(parent, name, flags) })
   }
 
-  private static func readThrough(_ directory: Int32) {
+  private static func readThrough(_ directory: Int32) { _ = try? names(in: directory) }
+
+  /// The names in a directory, without `.` and `..`; a new look at it, past what an NFS client remembers.
+  static func names(in directory: Int32) throws(FileStoreError) -> [String] {
     // fdopendir(3) takes the descriptor over, and shares its position: so an own one, opened anew.
-    let own = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard own >= 0 else { return }
+    let own = try retrying("open a directory") { openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
     guard let stream = fdopendir(own) else {
+      let number = errno
       _ = close(own)
-      return
+      throw .system("read a directory", errno: number)
     }
-    while readdir(stream) != nil {}
-    _ = closedir(stream)
+    defer { _ = closedir(stream) }
+    var names: [String] = []
+    while true {
+      // readdir(3): "If the end of the directory stream is reached, NULL is returned and errno is not changed."
+      errno = 0
+      guard let entry = readdir(stream) else { break }
+      let name = withUnsafePointer(to: &entry.pointee.d_name) {
+        $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+      }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    guard errno == 0 else { throw .system("read a directory", errno: errno) }
+    return names
   }
 }

@@ -49,6 +49,26 @@ public final class StoreFile: Sendable {
     }
   }
 
+  /// Fills `target` from an offset on.
+  ///
+  /// - Throws: `.corrupt` when the file ends before.
+  func readAll(into target: UnsafeMutableRawBufferPointer, at offset: Int64) throws(FileStoreError) {
+    var done = 0
+    while done < target.count {
+      let rest = UnsafeMutableRawBufferPointer(rebasing: target[done...])
+      let count = try retrying("read the file") { pread(descriptor, rest.baseAddress, rest.count, Int(offset) + done) }
+      guard count > 0 else {
+        throw FileStoreError(.corrupt, "The file ends at \(offset + Int64(done)), too early.")
+      }
+      done += count
+    }
+  }
+
+  /// Cuts the file off behind `length` bytes, or lengthens it with zeros.
+  func truncate(to length: Int64) throws(FileStoreError) {
+    try retrying("size the file") { ftruncate(descriptor, off_t(length)) }
+  }
+
   /// The size as the file system has it now. On NFS it may be another host's cached view: decide nothing by it but
   /// whether a finished file is as long as its sidecar says.
   public func size() throws(FileStoreError) -> Int64 {

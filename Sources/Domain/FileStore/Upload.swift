@@ -4,8 +4,8 @@
 /// is what the caller has to do. A byte goes one way:
 ///
 ///     missing ──arrived──► claimed ──written──► dirty ──beginSync──► syncing ──synced──► durable
-///        ▲                    │ released                               │ syncFailed
-///        └────────────────────┴────────────────────────────────────────┘
+///        ▲                    │ released                               │ syncFailed         │ damaged
+///        └────────────────────┴────────────────────────────────────────┴────────────────────┘
 ///
 /// and the file: uploading ──every byte durable──► finalising ──► complete, or back to uploading when that failed.
 /// Claims keep two streams from writing the same bytes at once; only what is durable is ever told to others.
@@ -108,6 +108,10 @@ public struct Upload: Sendable {
   public var isSyncing: Bool { !syncing.isEmpty }
   /// Whether nothing is between missing and durable.
   public var isQuiet: Bool { claimed.isEmpty && dirty.isEmpty && syncing.isEmpty }
+  /// Whether a byte of the range is on its way to the disk.
+  public func isClaimed(_ range: Range<Int64>) -> Bool { claimed.overlaps(range) }
+  /// Whether all bytes of the range stand in the file, safe or not.
+  public func isWritten(_ range: Range<Int64>) -> Bool { present.contains(range) && !claimed.overlaps(range) }
   private var isComplete: Bool { durable.total == size }
 
   /// A size or an MD5 (normalised) that a client declares: the first one stands.
@@ -173,12 +177,9 @@ public struct Upload: Sendable {
     return syncing
   }
 
-  /// The sync that was begun has ended and is recorded, but for chunks that another node's chunks overlap in part, named
-  /// by their offsets: those are missing again.
-  public mutating func synced(except conflicts: Set<Int64> = [], now: Int64) {
-    for range in syncing {
-      if conflicts.contains(range.lowerBound) { present.remove(range) } else { durable.insert(range) }
-    }
+  /// The sync that was begun has ended and is recorded.
+  public mutating func synced(now: Int64) {
+    for range in syncing { durable.insert(range) }
     syncing = []
     lastProgress = now
   }
@@ -190,12 +191,11 @@ public struct Upload: Sendable {
     syncing = []
   }
 
-  /// Ranges that another node has recorded.
-  public mutating func learned(durable other: ByteRanges, now: Int64) {
-    let before = durable.total
-    durable.formUnion(other)
-    present.formUnion(other)
-    if durable.total > before { lastProgress = now }
+  /// Durable bytes aren't what was written there: they are missing again, whoever sent them.
+  public mutating func damaged(_ range: Range<Int64>) {
+    durable.remove(range)
+    present.remove(range)
+    if phase == .finalising { phase = .uploading }
   }
 
   /// A stream has ended, or wants to know where the file stands.

@@ -18,6 +18,9 @@ struct UploaderOptions: Sendable {
   let kafka: String
   let store: String
   let grace: Duration
+  let lease: Duration
+  let session: Duration
+  let sweep: Duration
   let logLevel: Logger.Level
 
   /// What records and other nodes call this uploader.
@@ -38,6 +41,14 @@ struct UploaderOptions: Sendable {
       "store", .string.named("DIR"), help: "The directory that all uploaders and gateways share.")
     let grace = options.value(
       "grace", .duration, default: "10s", help: "How long calls under way may go on when the process is told to end.")
+    let lease = options.value(
+      "lease", .duration, default: "10s",
+      help: "How long the node that writes a file may be silent before another one goes on with it.")
+    let session = options.value(
+      "session", .duration, default: "30s",
+      help: "How long a session holds its file from its last progress on; another one is refused meanwhile.")
+    let sweep = options.value(
+      "sweep", .duration, default: "60s", help: "How often the store is looked through for what has expired.")
     let level = options.value(
       "log-level", .choice(Logger.Level.allCases.map(\.name)).named("LEVEL"), default: "info",
       help: "What is logged to stderr at least: trace, debug, info, warning or error.")
@@ -49,6 +60,9 @@ struct UploaderOptions: Sendable {
     self.kafka = parsed[kafka]
     self.store = parsed[store]
     self.grace = parsed[grace]
+    self.lease = parsed[lease]
+    self.session = parsed[session]
+    self.sweep = parsed[sweep]
     logLevel = Logger.Level(parsed[level]) ?? .info
   }
 }
@@ -114,6 +128,11 @@ enum Uploader {
 
     var settings = UploaderServer.Settings(listen: options.listen, name: options.name, store: options.store)
     settings.grace = options.grace
+    settings.advertise = options.advertise
+    settings.limits.writerLease = options.lease
+    settings.limits.sessionLifetime = options.session
+    settings.limits.sweepInterval = options.sweep
+    settings.limits.sweepAge = min(settings.limits.sweepAge, options.lease * 2)
     let (server, address) = try await UploaderServer.start(
       settings, redis: redis, sender: sender, loop: loop, registry: registry, log: log)
     readiness.met("serving")

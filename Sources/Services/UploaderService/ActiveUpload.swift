@@ -2,229 +2,235 @@ internal import Bytes
 internal import FileStore
 internal import GRPC
 internal import Reactor
+internal import Safeguards
 internal import Telemetry
 
-/// A file that this node is taking in: the states of `Upload`, carried out on the disk and in Redis.
+/// A file that this node writes: the states of `Upload`, carried out on the disk, in the journal and in Redis.
 ///
-/// Confined to the node's loop. All streams of the file share one object. Chunks are written by their own streams'
-/// stories; syncing, digesting and finalising are one story each at a time, started by whoever finds a reason.
-/// Every `await` may let another story in, so `generation` tells a story whether the file was begun again meanwhile.
+/// Confined to the node's loop. All streams of the file share one object. Chunks are written by their own streams' stories;
+/// making durable (`+Durability`), digesting (`+Digests`) and finalising (`+Finalising`) are one story each at a time.
+///
+/// It ends with the first thing that leaves its state in doubt: a sync or a journal that failed, a lease that is lost, a Redis
+/// that doesn't answer or has forgotten. The streams are told, and the next chunk opens the file anew from what the disk
+/// says (`OpeningUpload`): there is one way to recover, and every failure takes it.
 final class ActiveUpload {
   let id: FileID
   let node: UploadNode
+  let lease: WriterLease?
   /// Bytes, syncs, digests, the phase: something has moved.
   let changes = Changes()
   /// Streams that are open on the file.
   var streams = 0
+  /// Whose chunks are taken; another session's streams end.
+  var session: SessionLock?
 
   var state: Upload
-  var fence: Int64
-  var file: StoreFile?
-  var generation = 0
+  let file: StoreFile?
+  /// The file has its final name from an attempt that was cut off, and waits for its sidecar.
+  var isNamed: Bool
+  let journal: UploadJournal?
+  /// Why nothing goes on here.
+  private(set) var ended: Status?
+  /// Called once when it has ended.
+  var onEnd: (() -> Void)?
   /// Bytes in memory until they are written.
   let budget: ByteBudget
-  /// The last failure of a sync, and how many there were: a stream tells its client of those that came while it ran.
-  private(set) var failures: (count: Int, last: Status?) = (0, nil)
-  private var pauseTimer: LoopTimer?
+  /// Calls on the pools that use the file.
+  private var calls = 0
 
-  var digest = PrefixDigest()
-  /// What `digest` has behind it, as last heard: it works on another thread.
-  var digested: Int64 = 0
+  // +Durability
+  var isCommitting = false
+  var unwritten = UploadJournal.Step()
+  var commitTimer: (timer: LoopTimer, due: Int64)?
+
+  // +Digests
+  var digest: PrefixDigest
   var isDigesting = false
-  /// The result, once the digest has gone through the whole file.
-  var wholeDigests: FileDigests?
-  /// Another node wrote bytes of the file while it was open here, which this host's cache may not show.
-  var hasForeignBytes = false
+  var blockMD5s: [Int: String]
+  /// Whole blocks without an MD5, in the order in which they became whole, and the same as a set.
+  var blocksToDigest: [Int] = []
+  var blocksDue: Set<Int> = []
+  var isDigestingBlocks = false
 
-  /// - Parameter record: as it stands, with its chunks.
-  init(_ id: FileID, node: UploadNode, record: UploadRecord, file: StoreFile?) {
+  /// - Parameters:
+  ///   - record: what is finished.
+  init(finished id: FileID, node: UploadNode, record: UploadRecord) {
     self.id = id
     self.node = node
-    self.file = file
-    fence = record.fence
+    (lease, file, journal, isNamed) = (nil, nil, nil, true)
     budget = ByteBudget(limit: node.limits.bytesInFlightPerUpload)
-    state = Upload(
-      size: record.size, declaredMD5: record.declaredMD5, durable: ByteRanges(record.chunks), now: node.loop.now)
-    if let md5 = record.md5, record.isDone { state.finalised(md5: md5, now: node.loop.now) }
+    digest = PrefixDigest()
+    blockMD5s = record.blocks
+    state = Upload(size: record.size, now: node.loop.now)
+    state.finalised(md5: record.md5 ?? "", now: node.loop.now)
+  }
+
+  /// - Parameter journal: which says what is durable.
+  init(_ id: FileID, node: UploadNode, lease: WriterLease, file: StoreFile, isNamed: Bool, journal: UploadJournal) {
+    self.id = id
+    self.node = node
+    self.lease = lease
+    self.file = file
+    self.isNamed = isNamed
+    self.journal = journal
+    budget = ByteBudget(limit: node.limits.bytesInFlightPerUpload)
+    let known = journal.state
+    digest = PrefixDigest(from: known.checkpoint)
+    blockMD5s = known.blocks
+    state = Upload(size: known.size, declaredMD5: known.declaredMD5, durable: known.durable, now: node.loop.now)
+    lease.onLoss = { [weak self] in self?.end(Self.moved) }
+    noteCompleteBlocks(touching: [0..<known.size])
     advanceDigest()
   }
+
+  var pen: UploadRecords.Pen { lease?.pen ?? .init(fence: 0, writer: "") }
 
   /// Bytes of the file that have come, each counted once.
   var receivedBytes: Int64 { state.writtenBytes }
 
   // MARK: Chunks
 
-  /// Checks and writes a chunk; returns when it stands in the file (durable or not), or was there before.
+  /// Checks and writes a chunk; returns when it stands in the file (durable or not), or stood there before.
   ///
-  /// Waits while too much is in memory or unsynced, which stops the sender: the stream isn't read meanwhile.
-  func take(_ data: Bytes, at offset: Int64, totalSize: Int64, md5: String?) async throws {
+  /// Waits while too much is unsynced, which stops the sender: the stream isn't read meanwhile.
+  func take(_ data: Bytes, at offset: Int64, totalSize: Int64, md5: String?, of session: SessionLock) async throws {
+    try check(session)
     await waitForRoom()
-    let generation = self.generation
+    try check(session)
     switch state.arrived(.init(offset: offset, length: Int64(data.count), totalSize: totalSize)) {
     case .refused(let refusal): throw Status(refusal)
     case .duplicate:
-      if let md5 { try await node.pool.run { try Self.check(data, md5, at: offset) } }
+      try await check(data, md5, at: offset)
+      try await compare(data, at: offset)
       node.metrics.repeatedBytes.increment(by: data.count)
     case .write(let range):
-      guard let file else { throw Status(.unavailable, "The file is not open.") }
       do {
-        try await write(data, to: file, at: offset, md5: md5)
+        try await write(data, at: offset, md5: md5)
       } catch {
-        if generation == self.generation { state.released(range) }
+        state.released(range)
         changes.signal()
         throw Status(storing: error)
       }
-      guard generation == self.generation else { throw Self.begunAgain }
       state.written(range)
       node.metrics.receivedBytes.increment(by: data.count)
       changes.signal()
-      if state.unsyncedBytes >= node.limits.unsyncedBytesPerUpload / 2 { startSync() } else { syncAfterPause() }
+      if state.unsyncedBytes >= node.limits.unsyncedBytesPerUpload / 2 {
+        commit()
+      } else {
+        commit(after: node.limits.pauseBeforeSync)
+      }
     }
   }
 
-  static let begunAgain = Status(.aborted, "The upload was begun again; ask what is missing and send it.")
+  private func check(_ session: SessionLock) throws(Status) {
+    if let ended { throw ended }
+    if let holder = self.session, holder != session { throw .locked(for: holder.lifetime) }
+  }
 
   private func waitForRoom() async {
-    while state.unsyncedBytes >= node.limits.unsyncedBytesPerUpload {
-      startSync()
+    while state.unsyncedBytes >= node.limits.unsyncedBytesPerUpload, ended == nil {
+      commit()
       await changes.next()
     }
   }
 
-  private func write(_ data: Bytes, to file: StoreFile, at offset: Int64, md5: String?) async throws {
-    await budget.take(data.count)
-    await node.budget.take(data.count)
-    node.metrics.bytesInFlight.set(node.budget.used)
-    defer {
-      budget.give(data.count)
-      node.budget.give(data.count)
-      node.metrics.bytesInFlight.set(node.budget.used)
+  private func write(_ data: Bytes, at offset: Int64, md5: String?) async throws {
+    try await check(data, md5, at: offset)
+    FailPoint.reached(.chunkChecked)
+    if let ended { throw ended }
+    guard let file else { throw Self.moved }
+    // What is written after the lease's end may be another node's file already.
+    if let lease, node.loop.now >= lease.end {
+      end(Self.leaseEnded)
+      throw Self.leaseEnded
     }
-    try await node.pool.run {
-      if let md5 { try Self.check(data, md5, at: offset) }
-      try file.write(data, at: offset)
+    do {
+      try await using(node.pool) { try file.write(data, at: offset) }
+    } catch let error as FileStoreError where error.code == .io {
+      // The handle may be useless (ESTALE), the disk too: only opening it again tells.
+      end(Status(storing: error))
+      throw error
     }
+    FailPoint.reached(.chunkWritten)
+    if let ended { throw ended }
   }
 
-  private static func check(_ data: Bytes, _ declared: String, at offset: Int64) throws {
-    let actual = Digest.hex(of: data, .md5)
+  private func check(_ data: Bytes, _ declared: String?, at offset: Int64) async throws {
+    guard let declared else { return }
+    let actual = await node.checks.md5(of: data)
     guard actual == declared else {
       throw Status(.dataLoss, "The chunk at \(offset) has MD5 \(actual), and was sent with \(declared).")
     }
   }
 
-  // MARK: Durability
-
-  /// Begins to sync what is written, unless a sync runs: that one's end begins the next when somebody waits for it.
-  func startSync() {
-    guard let file, !state.isSyncing else { return }
-    let chunks = state.beginSync()
-    guard !chunks.isEmpty else { return }
-    pauseTimer?.cancel()
-    pauseTimer = nil
-    node.loop.spawn { await self.sync(chunks, of: file, generation: self.generation) }
-  }
-
-  private func syncAfterPause() {
-    guard pauseTimer == nil else { return }
-    pauseTimer = node.loop.schedule(after: node.limits.pauseBeforeSync) { [weak self] in
-      guard let self else { return }
-      pauseTimer = nil
-      startSync()
+  /// A chunk that was here before has to be the same.
+  private func compare(_ data: Bytes, at offset: Int64) async throws {
+    let range = offset..<offset + Int64(data.count)
+    while state.isClaimed(range), ended == nil { await changes.next() }
+    guard let file, !data.isEmpty, state.isWritten(range) else { return }
+    let isSame = try await using(node.pool) { try file.read(at: offset, length: data.count) == data }
+    guard isSame else {
+      throw Status(.failedPrecondition, "Other bytes stand at \(offset) already; what came first stands.")
     }
   }
 
-  /// Disk first, then Redis: what Redis says is durable is.
-  private func sync(_ chunks: [Range<Int64>], of file: StoreFile, generation: Int) async {
-    do {
-      try await node.slowPool.run { try file.syncData() }
-      guard generation == self.generation else { return }
-      let reply = try await node.records.record(id, fence: fence, chunks)
-      guard generation == self.generation else { return }
-      switch reply {
-      case .recorded(let durableBytes, let conflicts):
-        state.synced(except: conflicts, now: node.loop.now)
-        if !conflicts.isEmpty {
-          fail(Status(.failedPrecondition, "Chunks overlap others in part, which another node has taken."))
-        }
-        if durableBytes == state.size, state.durable.total < state.size {
-          hasForeignBytes = true
-          state.learned(durable: ByteRanges([0..<state.size]), now: node.loop.now)
-        }
-      case .fenced:
-        state.syncFailed()
-        if let record = try await node.records.load(id) { try await adopt(record) }
-      }
-    } catch {
-      if generation == self.generation, state.isSyncing { state.syncFailed() }
-      fail(Status(storing: error))
-    }
-    advanceDigest()
-    changes.signal()
-  }
+  // MARK: The end
 
-  func fail(_ status: Status) {
-    failures = (failures.count + 1, status)
-    node.log.warning("bytes not stored", ["file": id.text, "error": status.message])
-  }
+  static let moved = Status(
+    .unavailable, "Another node writes the file now, or its record is being rebuilt; send again what isn't durable.",
+    retryAfter: .milliseconds(50))
+  static let leaseEnded = Status(
+    .unavailable, "This node couldn't renew its right to write the file; send again what isn't durable.",
+    retryAfter: .milliseconds(200))
+  static let begunAgain = Status(.aborted, "The upload was begun again; ask what is missing and send it.")
+  static let closed = Status(.unavailable, "The file is closed here; send again what isn't durable.")
 
-  /// Another stream has come to the file, and `record` (without chunks) is what Redis says now.
-  func meet(_ record: UploadRecord, _ declaration: Declaration) async throws {
-    // Nothing durable on record, and something here: Redis has lost its data. (Asked twice, because a sync that was just
-    // recorded may have overtaken the first answer.)
-    let looksLost = record.durableBytes == 0 && state.durable.total > 0
-    if record.isDone {
-      try await adopt(record)
-    } else if record.fence != fence || record.size != state.size || looksLost {
-      guard let now = try await node.records.load(id) else { throw Self.recordIsGone }
-      if looksLost, now.durableBytes == 0, now.fence == fence {
-        let opened = try await node.openPart(id, now)
-        beginAgain(opened.record, file: opened.file)
-      } else {
-        try await adopt(now)
-      }
-    }
-    do throws(Upload.Refusal) {
-      try state.declare(size: declaration.size, md5: declaration.md5)
-    } catch {
-      throw Status(error)
-    }
-  }
-
-  /// Takes over what Redis says: another node's chunks, another node's result, or that the file was begun again.
-  func adopt(_ record: UploadRecord) async throws {
-    if record.isDone, let md5 = record.md5 {
-      state.finalised(md5: md5, now: node.loop.now)
+  /// Runs a call that uses the file.
+  func using<T: Sendable>(_ pool: BlockingPool, _ work: @escaping @Sendable () throws -> T) async throws -> T {
+    calls += 1
+    defer {
+      calls -= 1
       changes.signal()
-      return
     }
-    if record.fence != fence || record.size != state.size {
-      let opened = try await node.openPart(id, record)
-      beginAgain(opened.record, file: opened.file)
-      return
-    }
-    let chunks = record.state == .finalising ? [0..<record.size] : record.chunks
-    let before = state.durable.total
-    state.learned(durable: ByteRanges(chunks), now: node.loop.now)
-    if state.durable.total > before { hasForeignBytes = true }
+    return try await pool.run(work)
   }
 
-  func beginAgain(_ record: UploadRecord, file: StoreFile?) {
-    generation += 1
-    fence = record.fence
-    self.file = file
-    state = Upload(
-      size: record.size, declaredMD5: record.declaredMD5, durable: ByteRanges(record.chunks), now: node.loop.now)
-    resetDigest()
+  /// Nothing goes on here; what is durable stays so. The lease is given up when no call uses the file any more.
+  func end(_ status: Status) {
+    guard ended == nil else { return }
+    ended = status
+    cancelCommit()
+    if status != Self.closed { node.log.warning("upload ended here", ["file": id.text, "error": status.message]) }
+    onEnd?()
+    onEnd = nil
+    changes.signal()
+    node.loop.spawn { await self.close() }
+  }
+
+  private func close() async {
+    while calls > 0 || isCommitting { await changes.next() }
+    if let file, let journal {
+      // Errors of earlier writes were reported by the syncs; what close(2) tells on top concerns nothing that was called
+      // durable.
+      do {
+        try await node.slowPool.run {
+          try file.close(); try journal.close()
+        }
+      } catch {
+        node.log.warning("file not closed", ["file": id.text, "error": "\(error)"])
+      }
+    }
+    if let lease {
+      if case .complete = state.phase { node.leases.forget(lease) } else { await node.leases.release(lease) }
+    }
+    hasClosed = true
     changes.signal()
   }
 
-  func close() {
-    pauseTimer?.cancel()
-    pauseTimer = nil
-    guard let file else { return }
-    self.file = nil
-    // close(2) may block on NFS. Errors of earlier writes were reported by the syncs.
-    node.loop.spawn { try? await self.node.slowPool.run { try file.close() } }
+  /// The file is closed and the lease given up.
+  private(set) var hasClosed = false
+
+  func waitUntilClosed() async {
+    while !hasClosed { await changes.next() }
   }
 }

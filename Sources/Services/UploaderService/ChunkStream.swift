@@ -2,79 +2,72 @@ internal import Bytes
 internal import FileStore
 internal import GRPC
 internal import Protobuf
+internal import Reactor
 internal import Schema
 internal import Telemetry
 
-/// One `Upload` or `Transfer` stream: reads chunks, checks what they say, and hands them to the file's upload.
+/// One `Upload` or `Transfer` stream of a file that this node writes: hands its chunks to the file's upload, several at a
+/// time, so that they can be checked together.
 final class ChunkStream {
   private let uploads: Uploads
-  private var id: FileID?
-  private(set) var upload: ActiveUpload?
-  private var failuresBefore = 0
+  private let session: SessionLock
+  let upload: ActiveUpload
+  private var underWay = 0
+  private var failure: Status?
+  private let changes = Changes()
+  private var hasLeft = false
 
-  init(uploads: Uploads) { self.uploads = uploads }
-
-  func take(_ chunk: FileTransferV1.FileChunk) async throws {
-    do {
-      try await takeChecked(chunk)
-    } catch {
-      uploads.node.metrics.refusedChunks.increment()
-      throw Status(storing: error)
-    }
-  }
-
-  private func takeChecked(_ chunk: FileTransferV1.FileChunk) async throws {
-    let id = try identify(chunk)
-    var declaration = try chunk.meta.map { try Declaration($0) } ?? Declaration()
-    if chunk.totalSize < 0 { throw Status(.invalidArgument, "The total size is negative.") }
-    if chunk.totalSize > 0 {
-      if let size = declaration.size, size != chunk.totalSize {
-        throw Status(.failedPrecondition, "The chunk says \(chunk.totalSize) bytes in total, and its meta \(size).")
-      }
-      declaration.size = chunk.totalSize
-    }
-    if declaration.size == nil, chunk.isLast, chunk.offset == 0, chunk.data.isEmpty { declaration.size = 0 }
-    let md5 = try Self.digest(chunk.chunkMD5, .md5, of: "chunk_md5")
-    let upload = try await enter(id, declaration, chunk)
-    if let resume = chunk.meta?.resumeOffset { try check(resume, upload) }
-    try await upload.take(chunk.data, at: chunk.offset, totalSize: chunk.totalSize, md5: md5)
-  }
-
-  private func identify(_ chunk: FileTransferV1.FileChunk) throws -> FileID {
-    if let id, chunk.fileID.isEmpty || chunk.fileID == id.text { return id }
-    guard self.id == nil else {
-      throw Status(.invalidArgument, "A stream carries one file; another one needs another stream.")
-    }
-    let id = try FileID(chunk.fileID)
-    self.id = id
-    return id
-  }
-
-  /// The first chunk opens the file; later ones may bring what was not declared before.
-  private func enter(
-    _ id: FileID, _ declaration: Declaration, _ chunk: FileTransferV1.FileChunk
-  ) async throws -> ActiveUpload {
-    if let upload {
-      guard chunk.meta != nil else { return upload }
-      if case .complete = upload.state.phase {} else { _ = try await uploads.node.declare(id, declaration) }
-      try upload.state.declare(size: declaration.size, md5: declaration.md5)
-      return upload
-    }
-    if let size = declaration.size {
-      // Before anything is recorded: a first chunk that can't be right must not fix the size of the file.
-      try Upload.checkSize(size)
-      var probe = Upload(size: size, now: 0)
-      let arrival = probe.arrived(
-        .init(offset: chunk.offset, length: Int64(chunk.data.count), totalSize: chunk.totalSize))
-      if case .refused(let refusal) = arrival { throw refusal }
-    }
-    let upload = try await uploads.join(id, declaration)
+  /// - Parameter upload: entered by the caller; `leave` leaves it.
+  init(_ upload: ActiveUpload, _ session: SessionLock, uploads: Uploads) {
     self.upload = upload
-    failuresBefore = upload.failures.count
-    return upload
+    self.session = session
+    self.uploads = uploads
   }
 
-  private func check(_ resumeOffset: Int64, _ upload: ActiveUpload) throws {
+  /// Begins to take a chunk; waits while there are too many of them.
+  ///
+  /// - Throws: what an earlier chunk was refused with.
+  func take(_ chunk: CheckedChunk) async throws {
+    if let resume = chunk.resumeOffset { try check(resume) }
+    let limits = uploads.node.limits
+    while underWay >= limits.chunksUnderWayPerStream, failure == nil { await changes.next() }
+    await upload.budget.take(chunk.data.count)
+    await uploads.node.budget.take(chunk.data.count)
+    underWay += 1
+    guard failure == nil else {
+      done(with: chunk, nil)
+      throw failure ?? ActiveUpload.closed
+    }
+    uploads.node.metrics.bytesInFlight.set(uploads.node.budget.used)
+    upload.node.loop.spawn {
+      do {
+        try await self.upload.take(
+          chunk.data, at: chunk.offset, totalSize: chunk.totalSize, md5: chunk.md5, of: self.session)
+        self.done(with: chunk, nil)
+      } catch {
+        self.done(with: chunk, Status(storing: error))
+      }
+    }
+  }
+
+  private func done(with chunk: CheckedChunk, _ refusal: Status?) {
+    upload.budget.give(chunk.data.count)
+    uploads.node.budget.give(chunk.data.count)
+    uploads.node.metrics.bytesInFlight.set(uploads.node.budget.used)
+    underWay -= 1
+    if let refusal {
+      uploads.node.metrics.refusedChunks.increment()
+      failure = failure ?? refusal
+    }
+    changes.signal()
+  }
+
+  /// A later message that brings a declaration.
+  func declare(_ declaration: Declaration) async throws {
+    try await uploads.declareMore(upload, declaration, session)
+  }
+
+  private func check(_ resumeOffset: Int64) throws {
     guard resumeOffset >= 0, resumeOffset <= upload.state.size else {
       throw Status(.invalidArgument, "The offset to go on from, \(resumeOffset), is outside of the file.")
     }
@@ -86,10 +79,11 @@ final class ChunkStream {
 
   /// The stream has ended: the answer.
   func finish() async throws -> FileTransferV1.UploadStatus {
-    guard let upload else { throw Status(.invalidArgument, "The stream ended without a chunk.") }
+    while underWay > 0 { await changes.next() }
+    if let failure { throw failure }
     let outcome: UploadOutcome
     do {
-      outcome = try await upload.finish(failuresBefore: failuresBefore)
+      outcome = try await upload.finish()
     } catch {
       throw Status(storing: error)
     }
@@ -112,30 +106,10 @@ final class ChunkStream {
     return status
   }
 
-  /// Has to be called once, however the stream ended.
+  /// Has to be called, however the stream ended; again is nothing.
   func leave(broken: Bool) {
-    guard let upload else { return }
-    self.upload = nil
+    guard !hasLeft else { return }
+    hasLeft = true
     uploads.leave(upload, broken: broken)
-  }
-
-  static func digest(_ text: String, _ algorithm: Digest.Algorithm, of field: String) throws(Status) -> String? {
-    guard !text.isEmpty else { return nil }
-    guard let digest = Digest.normalised(text, algorithm) else {
-      throw Status(.invalidArgument, "\(field) is not a digest of \(algorithm.hexLength) hexadecimal digits.")
-    }
-    return digest
-  }
-}
-
-extension Declaration {
-  /// What a client says of the whole file, checked.
-  init(_ meta: FileTransferV1.FileMeta) throws {
-    if meta.totalSize < 0 { throw Status(.invalidArgument, "The total size is negative.") }
-    size = meta.totalSize > 0 ? meta.totalSize : nil
-    name = meta.fileName.isEmpty ? nil : try FileName(lastComponentOf: meta.fileName).text
-    md5 = try ChunkStream.digest(meta.fileMD5, .md5, of: "file_md5")
-    sha256 = try ChunkStream.digest(meta.sha256, .sha256, of: "sha256")
-    job = meta.job.map { $0.serialized() }
   }
 }

@@ -5,12 +5,6 @@ internal import Telemetry
 internal import Schema
 
 extension UploadNode {
-  /// The record of an upload, or of a finished file whose record has expired.
-  func record(of id: FileID) async throws -> UploadRecord? {
-    if let record = try await records.load(id) { return record }
-    return try await sidecar(of: id).map { UploadRecord(finished: $0) }
-  }
-
   /// Reads the finished file and compares its MD5 with its record's and with the client's: the one given now, or else the
   /// one declared with the upload.
   func checkIntegrity(
@@ -24,11 +18,11 @@ extension UploadNode {
     }
     let (recorded, actual): (String, String)
     do {
-      (recorded, actual) = try await slowPool.run { [store] in
+      (recorded, actual) = try await digestPool.run { [store] in
         let (file, sidecar) = try store.open(id)
         let digest = PrefixDigest()
         try digest.advance(in: file, to: sidecar.size)
-        return (sidecar.md5, digest.finish().md5)
+        return (sidecar.md5, digest.hex())
       }
     } catch let error as FileStoreError where error.code == .notFound {
       throw Status(.notFound, "There is no file with this id.")

@@ -2,6 +2,7 @@ internal import FileStore
 internal import GRPC
 internal import Reactor
 internal import Redis
+internal import Safeguards
 internal import Telemetry
 
 /// The notices of finished files that have still to go out.
@@ -19,18 +20,22 @@ final class Outbox {
   private let sender: any NoticeSender
   private let loop: EventLoop
   private let limits: UploadLimits
+  private let clock: () -> Int64
   private let log: Logger
   private let metrics: UploadMetrics
+  /// Called when a file's notice has gone out: nothing is needed below `incoming` any more.
+  var onPublished: ((FileID, _ fence: Int64) async -> Void)?
 
   init(
     redis: RedisClient, records: UploadRecords, sender: any NoticeSender, loop: EventLoop, limits: UploadLimits,
-    log: Logger, metrics: UploadMetrics
+    clock: @escaping () -> Int64, log: Logger, metrics: UploadMetrics
   ) {
     self.redis = redis
     self.records = records
     self.sender = sender
     self.loop = loop
     self.limits = limits
+    self.clock = clock
     self.log = log
     self.metrics = metrics
   }
@@ -46,7 +51,7 @@ final class Outbox {
   /// Notes that a file's notice is, or is about to be, pending.
   func index(_ id: FileID) async throws {
     _ = try await redis.send(
-      "ZADD", Self.key(of: id), RedisArgument(EventLoop.wallClockMilliseconds()), .string(id.text))
+      "ZADD", Self.key(of: id), RedisArgument(clock()), .string(id.text))
   }
 
   /// Sends a file's pending notice; nothing when none is.
@@ -58,7 +63,10 @@ final class Outbox {
     var job: String?
     if record.state == .verified, let notice = record.notice {
       job = try await sender.send(Notice(encoded: notice))
+      FailPoint.reached(.noticeSent)
       if try await records.published(id) { metrics.publishedNotices.increment() }
+      FailPoint.reached(.published)
+      await onPublished?(id, record.fence)
     }
     _ = try await redis.send("ZREM", Self.key(of: id), .string(id.text))
     return job
@@ -107,7 +115,7 @@ final class Outbox {
   ///
   /// - Parameter age: entries younger than this are left to the node that is at it.
   func relay(olderThan age: Duration, resume: (FileID) async throws -> Void) async throws {
-    let before = EventLoop.wallClockMilliseconds() - age.wholeMilliseconds
+    let before = clock() - age.wholeMilliseconds
     let replies = try await redis.pipeline(
       (0..<Self.indexes).map {
         ["ZRANGEBYSCORE", Self.key($0), "-inf", RedisArgument(before), "LIMIT", 0, RedisArgument(limits.relayBatch)]
@@ -127,9 +135,9 @@ final class Outbox {
     let record = try await records.load(id)
     switch record?.state {
     case .verified: try await publish(id)
-    case .uploading where record?.isComplete == true: try await resume(id)
-    case .finalising:
-      guard let end = record?.finaliserLeaseEnd, end < EventLoop.wallClockMilliseconds() else { return }
+    case .uploading where record?.isComplete == true, .finalising:
+      // Its writer is at it while its lease lives.
+      guard let record, record.writer == nil || record.leaseEnd < clock() else { return }
       try await resume(id)
     case .uploading, .published, nil: _ = try await redis.send("ZREM", Self.key(of: id), .string(id.text))
     }

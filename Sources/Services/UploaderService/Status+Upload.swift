@@ -29,8 +29,10 @@ extension Status {
         case .corrupt: .dataLoss
         case .io: .unavailable
         }
-      self.init(code, error.message)
-    case is RedisError: self.init(.unavailable, "The store of upload records doesn't answer; try again.")
+      self.init(code, error.message, retryAfter: error.code == .io ? .milliseconds(200) : nil)
+    case is RedisError:
+      self.init(
+        .unavailable, "The store of upload records doesn't answer; try again.", retryAfter: .milliseconds(500))
     case is CancellationError: self.init(.cancelled, "The call was cancelled.")
     default: self.init(.internal, "Something went wrong here: \(error).")
     }

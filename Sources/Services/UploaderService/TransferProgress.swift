@@ -41,7 +41,7 @@ final class TransferProgress {
 
   private func tell() async throws {
     var (received, durable, verified) = (Int64(-1), Int64(-1), Int64(-1))
-    while !isStopped {
+    while !isStopped, upload.ended == nil {
       if upload.receivedBytes != received {
         received = upload.receivedBytes
         try await write(.received(.init(bytes: received)))
@@ -55,7 +55,7 @@ final class TransferProgress {
         verified = upload.digested
         try await write(.verifying(.init(bytes: verified, totalSize: upload.state.size)))
       }
-      if isStopped { return }
+      if isStopped || upload.ended != nil { return }
       if upload.receivedBytes == received, upload.state.durable.total == durable { await upload.changes.next() }
     }
   }

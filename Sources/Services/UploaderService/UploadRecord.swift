@@ -1,7 +1,8 @@
 internal import Bytes
 internal import FileStore
+internal import GRPC
 
-/// What Redis knows of an upload: the truth that all nodes share. It lags what is on the disk and never leads it.
+/// What Redis knows of an upload, which all nodes share. It lags the journal on the disk and never leads it.
 struct UploadRecord: Sendable {
   /// The life of a file: every arrow is one Lua call that compares the fence.
   enum State: String, Sendable {
@@ -22,12 +23,17 @@ struct UploadRecord: Sendable {
   var job: Bytes?
   /// Encoded `filetransfer.v1.PublishedFile`, once verified.
   var notice: Bytes?
-  /// Until when the finaliser may be silent, ms since the epoch.
-  var finaliserLeaseEnd: Int64
+  /// The node that writes the file: a name of this life of its process, where others reach it, and until when it may be
+  /// silent (ms since the epoch). Without one any node may be the next.
+  var writer: String?
+  var address: String?
+  var leaseEnd: Int64
   /// ms since the epoch.
   var updatedAt: Int64
   /// The durable chunks as they came, in the order of their offsets; no overlaps.
   var chunks: [Range<Int64>] = []
+  /// MD5s of durable blocks.
+  var blocks: [Int: String] = [:]
 
   var isDone: Bool { state == .verified || state == .published }
   var isComplete: Bool { durableBytes == size }
@@ -49,8 +55,40 @@ struct UploadRecord: Sendable {
     sha256 = text("sha256")
     job = fields["job"].flatMap { $0.isEmpty ? nil : $0 }
     notice = fields["notice"].flatMap { $0.isEmpty ? nil : $0 }
-    finaliserLeaseEnd = number("lease_end") ?? 0
+    writer = text("writer")
+    address = text("address")
+    leaseEnd = number("lease_end") ?? 0
     updatedAt = number("updated") ?? 0
+  }
+}
+
+extension UploadRecord {
+  /// The record of an upload that is known by its journal alone.
+  init(journal: JournalState) {
+    state = .uploading
+    size = journal.size
+    fence = 0
+    durableBytes = journal.durable.total
+    declaredMD5 = journal.declaredMD5
+    name = journal.name
+    sha256 = journal.sha256
+    job = journal.job
+    leaseEnd = 0
+    updatedAt = journal.writtenAt
+    chunks = journal.sortedChunks
+    blocks = journal.blocks
+  }
+
+  /// What a journal is to say of it.
+  var journalState: JournalState {
+    var state = JournalState(size: size)
+    state.declaredMD5 = declaredMD5
+    state.name = name
+    state.sha256 = sha256
+    state.job = job
+    state.add(chunks)
+    for (index, md5) in blocks { state.add(block: index, md5: md5) }
+    return state
   }
 }
 
@@ -73,8 +111,24 @@ extension UploadRecord {
     md5 = sidecar.md5
     name = sidecar.name
     sha256 = sidecar.sha256
-    finaliserLeaseEnd = 0
+    leaseEnd = 0
     updatedAt = sidecar.publishedAt
     chunks = sidecar.size > 0 ? [0..<sidecar.size] : []
+    for (index, md5) in sidecar.blockMD5s.enumerated() { blocks[index] = md5 }
+  }
+}
+
+extension Declaration {
+  /// What was declared before this one, as its journal has it, goes before what is said now.
+  ///
+  /// - Throws: FAILED_PRECONDITION when they contradict each other.
+  mutating func continueFrom(_ journal: JournalState) throws(Status) {
+    if let size, size != journal.size { throw .otherSize(journal.size) }
+    if let md5, let before = journal.declaredMD5, md5 != before { throw .otherMD5(before) }
+    size = journal.size
+    md5 = journal.declaredMD5 ?? md5
+    name = journal.name ?? name
+    sha256 = journal.sha256 ?? sha256
+    job = journal.job ?? job
   }
 }

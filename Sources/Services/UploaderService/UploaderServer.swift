@@ -11,11 +11,15 @@ public import Telemetry
 public final class UploaderServer {
   public struct Settings: Sendable {
     public var listen: HostPort
+    /// Where other uploaders reach this one; where it listens unless told.
+    public var advertise: HostPort?
     /// What other nodes and records call this one; unique among the uploaders of a store.
     public var name: String
     /// The path of the shared directory.
     public var store: String
     public var limits = UploadLimits()
+    /// The time in ms since the epoch, which everything that expires is measured by.
+    public var clock: @Sendable () -> Int64 = { EventLoop.wallClockMilliseconds() }
     /// How long calls that are under way may go on when the process is told to end.
     public var grace = Duration.seconds(10)
 
@@ -31,8 +35,10 @@ public final class UploaderServer {
   private let log: Logger
   private let server: Server
   private let uploads: Uploads
+  let sweeper: Sweeper
   private let health: HealthService
   private var relay: Task<Void, Never>?
+  private var sweeping: Task<Void, Never>?
 
   private init(
     _ settings: Settings, uploads: Uploads, router: Router, health: HealthService, registry: MetricsRegistry,
@@ -41,6 +47,7 @@ public final class UploaderServer {
     self.settings = settings
     self.log = log
     self.uploads = uploads
+    sweeper = Sweeper(uploads: uploads)
     self.health = health
     loop = uploads.node.loop
     server = Server(
@@ -60,12 +67,15 @@ public final class UploaderServer {
     let path = settings.store
     let store = try await BlockingPool.shared.run { try StoreDirectory(at: path) }
     let metrics = UploadMetrics(registry)
-    let records = UploadRecords(redis: redis, lifetime: settings.limits.recordLifetime)
+    let (limits, clock) = (settings.limits, settings.clock)
+    let records = UploadRecords(redis: redis, lifetime: limits.recordLifetime, clock: clock)
     let outbox = Outbox(
-      redis: redis, records: records, sender: sender, loop: loop, limits: settings.limits, log: log, metrics: metrics)
+      redis: redis, records: records, sender: sender, loop: loop, limits: limits, clock: clock, log: log,
+      metrics: metrics)
     let node = UploadNode(
-      name: settings.name, loop: loop, store: store, records: records, outbox: outbox, limits: settings.limits,
-      log: log, metrics: metrics)
+      name: settings.name, address: settings.advertise ?? settings.listen, loop: loop, store: store, records: records,
+      outbox: outbox, limits: limits, clock: clock, log: log, metrics: metrics)
+    outbox.onPublished = { [unowned node] id, fence in await node.removeJournal(id, fence: fence) }
     let uploads = Uploads(node: node)
     var router = Router()
     router.add(fileTransferService: TransferHandler(uploads: uploads))
@@ -77,7 +87,10 @@ public final class UploaderServer {
     let server = UploaderServer(
       settings, uploads: uploads, router: router, health: health, registry: registry, log: log)
     let address = try await server.server.listen(on: settings.listen)
+    // With port 0 only the socket knows it.
+    if settings.advertise == nil { node.address = HostPort(host: settings.listen.host, port: address.port) }
     server.relay = loop.spawn { await server.relayUntilCancelled() }
+    server.sweeping = loop.spawn { await server.sweeper.sweepUntilCancelled() }
     health.set(serving: true)
     return (server, address)
   }
@@ -102,8 +115,10 @@ public final class UploaderServer {
   public func stop() async {
     health.set(serving: false)
     await server.shutdown(grace: settings.grace)
-    relay?.cancel()
-    await relay?.value
+    for task in [relay, sweeping] {
+      task?.cancel()
+      await task?.value
+    }
     await uploads.drain()
   }
 }

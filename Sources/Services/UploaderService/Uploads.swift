@@ -3,76 +3,140 @@ internal import GRPC
 internal import Reactor
 internal import Telemetry
 
-/// The files that this node is taking in, by id. Confined to the loop.
+/// The files that this node writes, by id. Confined to the loop.
 final class Uploads {
   let node: UploadNode
+  private let peers: UploadPeers
   private var active: [FileID: ActiveUpload] = [:]
+  /// Those that have ended here, until they are closed.
+  private var closing: [FileID: ActiveUpload] = [:]
   /// Ids that are being opened, so that streams which come together share one object.
   private var opening: Set<FileID> = []
   private let changes = Changes()
 
-  init(node: UploadNode) { self.node = node }
+  init(node: UploadNode) {
+    self.node = node
+    peers = UploadPeers(loop: node.loop)
+  }
 
-  /// Enters a stream to a file's upload, opening it when it isn't; `leave` has to follow.
+  /// Where a stream goes.
+  enum Entrance {
+    /// This node writes the file; `leave` has to follow.
+    case here(ActiveUpload)
+    /// The writer, with a connection that stands.
+    case elsewhere(Channel)
+  }
+
+  /// Enters a stream to a file's upload: here, or at the node that writes it. A writer that can't be reached is waited for
+  /// until its lease ends, and then this node is the writer.
   ///
-  /// Redis is asked each time: another node may have finished the file, or begun it again.
-  func join(_ id: FileID, _ declaration: Declaration) async throws -> ActiveUpload {
+  /// - Parameter isRelayed: the stream comes from another uploader, and isn't passed on again.
+  func enter(
+    _ id: FileID, _ declaration: Declaration, _ session: SessionLock, isRelayed: Bool
+  ) async throws -> Entrance {
+    let patience = node.loop.now + 2 * node.limits.writerLease.nanoseconds
+    while true {
+      switch try await join(id, declaration, session) {
+      case .here(let upload): return .here(upload)
+      case .elsewhere(let address, let leaseEnd):
+        let rest = Duration.milliseconds(max(0, leaseEnd - node.clock()))
+        guard !isRelayed else { throw Status(.unavailable, "Another node writes the file now.", retryAfter: rest) }
+        if let address, let channel = await peers.channel(to: address) {
+          node.metrics.relayedStreams.increment()
+          return .elsewhere(channel)
+        }
+        guard node.loop.now < patience else {
+          throw Status(.unavailable, "The node that writes the file can't be reached from here.", retryAfter: rest)
+        }
+        try await node.loop.sleep(for: min(rest + .milliseconds(5), node.limits.pollSilentWriter))
+      }
+    }
+  }
+
+  private enum Joined {
+    case here(ActiveUpload)
+    case elsewhere(HostPort?, leaseEnd: Int64)
+  }
+
+  /// Redis is asked each time: another node may have finished the file, or be its writer now.
+  private func join(_ id: FileID, _ declaration: Declaration, _ session: SessionLock?) async throws -> Joined {
     while opening.contains(id) { await changes.next() }
     opening.insert(id)
     defer {
       opening.remove(id)
       changes.signal()
     }
-    let record = try await declare(id, declaration)
-    if let upload = active[id] {
-      guard upload.streams < node.limits.streamsPerUpload else {
-        throw Status(.resourceExhausted, "The file has \(upload.streams) streams, as many as a file may have.")
+    await closing[id]?.waitUntilClosed()
+    let askedAt = node.loop.now
+    let claim = try await node.claim(id, declaration, session, openFence: active[id]?.openFence)
+    if let md5 = declaration.md5 { try await node.records.index(id, md5: md5) }
+    switch claim {
+    case .elsewhere(let address, let leaseEnd): return .elsewhere(address, leaseEnd: leaseEnd)
+    case .done(let record):
+      return .here(try enter(active[id] ?? ActiveUpload(finished: id, node: node, record: record)))
+    case .here:
+      guard let upload = active[id], upload.ended == nil else { throw ActiveUpload.moved }
+      if let session { upload.session = session }
+      try upload.declare(declaration)
+      return .here(try enter(upload))
+    case .taken(let record):
+      if let stale = active[id] {
+        stale.end(ActiveUpload.moved)
+        await stale.waitUntilClosed()
       }
-      upload.streams += 1
-      do { try await upload.meet(record, declaration) } catch {
-        leave(upload)
-        throw error
+      guard active.count < node.limits.openUploads else {
+        try await node.records.release(id, .init(fence: record.fence, writer: node.instance))
+        throw Status(.resourceExhausted, "\(active.count) files are being uploaded here, as many as there may be.")
       }
-      return upload
+      if record.fence > 1 { node.metrics.takeovers.increment() }
+      let upload = try await node.open(id, record, askedAt: askedAt)
+      upload.session = session
+      return .here(try enter(upload))
     }
-    return try await open(id, record)
   }
 
-  private func open(_ id: FileID, _ declared: UploadRecord) async throws -> ActiveUpload {
-    guard active.count < node.limits.openUploads else {
-      throw Status(.resourceExhausted, "\(active.count) files are being uploaded here, as many as there may be.")
+  private func enter(_ upload: ActiveUpload) throws -> ActiveUpload {
+    guard upload.streams < node.limits.streamsPerUpload else {
+      throw Status(.resourceExhausted, "The file has \(upload.streams) streams, as many as a file may have.")
     }
-    let upload: ActiveUpload
-    if declared.isDone {
-      upload = ActiveUpload(id, node: node, record: declared, file: nil)
-    } else {
-      guard let record = try await node.records.load(id) else { throw ActiveUpload.recordIsGone }
-      let opened = try await node.openPart(id, record)
-      upload = ActiveUpload(id, node: node, record: opened.record, file: opened.file)
+    upload.streams += 1
+    guard active[upload.id] !== upload else { return upload }
+    active[upload.id] = upload
+    upload.onEnd = { [weak self, weak upload] in
+      guard let self, let upload else { return }
+      ended(upload)
     }
-    upload.streams = 1
-    active[id] = upload
     node.metrics.openUploads.set(active.count)
     return upload
   }
 
-  /// Tells Redis what the client says; the first client's word stands.
-  private func declare(_ id: FileID, _ declaration: Declaration) async throws -> UploadRecord {
-    if let record = try await recordOfFinishedFile(id, declaration) { return record }
-    return try await node.declare(id, declaration)
+  private func ended(_ upload: ActiveUpload) {
+    guard active[upload.id] === upload else { return }
+    active[upload.id] = nil
+    node.metrics.openUploads.set(active.count)
+    closing[upload.id] = upload
+    node.loop.spawn {
+      await upload.waitUntilClosed()
+      if self.closing[upload.id] === upload { self.closing[upload.id] = nil }
+    }
   }
 
-  /// A file that was finished before the record of its upload expired is complete, and stays as it is.
-  private func recordOfFinishedFile(_ id: FileID, _ declaration: Declaration) async throws -> UploadRecord? {
-    guard try await node.records.load(id) == nil else { return nil }
-    guard let sidecar = try await node.sidecar(of: id) else { return nil }
-    if let size = declaration.size, size != sidecar.size {
-      throw Status(.failedPrecondition, "The file id belongs to a finished file of \(sidecar.size) bytes.")
+  /// A stream brings what wasn't declared before.
+  func declareMore(_ upload: ActiveUpload, _ declaration: Declaration, _ session: SessionLock) async throws {
+    if upload.isFinished { return try upload.declare(declaration) }
+    switch try await node.claim(upload.id, declaration, session, openFence: upload.openFence) {
+    case .done, .here: break
+    case .taken(let record):
+      // This node is the writer at a fence that nothing here stands at: the next stream opens it.
+      try await node.records.release(upload.id, .init(fence: record.fence, writer: node.instance))
+      upload.end(ActiveUpload.moved)
+      throw ActiveUpload.moved
+    case .elsewhere:
+      upload.end(ActiveUpload.moved)
+      throw ActiveUpload.moved
     }
-    if let md5 = declaration.md5, md5 != sidecar.md5 {
-      throw Status(.failedPrecondition, "The file id belongs to a finished file with MD5 \(sidecar.md5).")
-    }
-    return UploadRecord(finished: sidecar)
+    if let md5 = declaration.md5 { try await node.records.index(upload.id, md5: md5) }
+    try upload.declare(declaration)
   }
 
   /// A stream has ended. Without streams the file stays open for a while, for the next one.
@@ -81,9 +145,10 @@ final class Uploads {
   ///   same: an upload is over when every byte is there.
   func leave(_ upload: ActiveUpload, broken: Bool = false) {
     upload.streams -= 1
-    guard upload.streams == 0 else { return }
-    if case .complete = upload.state.phase { return remove(upload) }
-    upload.startSync()
+    guard upload.streams == 0, upload.ended == nil else { return }
+    if upload.isFinished { return upload.end(ActiveUpload.closed) }
+    upload.digestBlocks(all: true)
+    upload.commit()
     closeWhenIdle(upload)
     guard broken, upload.state.writtenBytes == upload.state.size else { return }
     node.loop.spawn { await self.finishUnattended(upload) }
@@ -92,9 +157,7 @@ final class Uploads {
   private func finishUnattended(_ upload: ActiveUpload) async {
     upload.streams += 1
     do {
-      if case .complete = try await upload.finish(failuresBefore: upload.failures.count) {
-        try await node.outbox.publish(upload.id)
-      }
+      if case .complete = try await upload.finish() { try await node.outbox.publish(upload.id) }
     } catch {
       node.log.warning("upload not finished", ["file": upload.id.text, "error": "\(error)"])
     }
@@ -105,82 +168,49 @@ final class Uploads {
     let lastProgress = upload.state.lastProgress
     node.loop.schedule(after: node.limits.idleBeforeClose) { [weak self, weak upload] in
       guard let self, let upload, upload.streams == 0, active[upload.id] === upload else { return }
-      if upload.state.isQuiet, upload.state.phase != .finalising, upload.state.lastProgress == lastProgress {
-        remove(upload)
+      if upload.isQuiet, upload.state.lastProgress == lastProgress {
+        upload.end(ActiveUpload.closed)
       } else {
-        upload.startSync()
+        upload.digestBlocks(all: true)
+        upload.commit()
         closeWhenIdle(upload)
       }
     }
   }
 
-  private func remove(_ upload: ActiveUpload) {
-    guard active[upload.id] === upload else { return }
-    active[upload.id] = nil
-    node.metrics.openUploads.set(active.count)
-    upload.close()
-  }
-
-  /// Finishes a file whose finaliser died, or whose client never came back to hear of it. Called by the relay.
+  /// Finishes a file whose writer died, or whose client never came back to hear of it. Called by the relay of notices and
+  /// the sweeper.
   func finaliseAbandoned(_ id: FileID) async throws {
-    let upload = try await join(id, Declaration())
+    // Elsewhere it is its writer's.
+    guard case .here(let upload) = try await join(id, Declaration(), nil) else { return }
     defer { leave(upload) }
-    if case .complete = try await upload.finish(failuresBefore: upload.failures.count) {
-      try await node.outbox.publish(id)
-    }
+    if case .complete = try await upload.finish() { try await node.outbox.publish(id) }
   }
 
-  /// Syncs and closes everything, for the end of the process. Streams have ended before.
+  /// Makes everything durable, closes it and gives it up, for the end of the process. Streams have ended before.
   func drain() async {
     for upload in active.values {
-      while !upload.state.isQuiet, upload.file != nil {
-        upload.startSync()
-        await upload.changes.next()
-      }
-      remove(upload)
+      await upload.waitUntilQuiet()
+      upload.end(ActiveUpload.closed)
     }
+    for upload in closing.values { await upload.waitUntilClosed() }
+    peers.close()
+    node.leases.stop()
   }
 }
 
-extension UploadNode {
-  /// Tells Redis what a client says, and turns a contradiction into its status.
-  func declare(_ id: FileID, _ declaration: Declaration) async throws -> UploadRecord {
-    switch try await records.declare(id, declaration) {
-    case .record(let record): return record
-    case .absent: throw Status(.invalidArgument, "The first chunk of a file has to tell its total size.")
-    case .otherSize(let size):
-      throw Status(.failedPrecondition, "The file was begun with \(size) bytes, and is declared with another size now.")
-    case .otherMD5(let md5):
-      throw Status(.failedPrecondition, "The file was declared with MD5 \(md5), and is declared with another one now.")
-    }
-  }
+extension ActiveUpload {
+  /// What Redis is told that the file is open at; nil where it isn't.
+  fileprivate var openFence: Int64? { ended == nil ? lease?.pen.fence : nil }
 
-  func sidecar(of id: FileID) async throws -> Sidecar? {
-    do {
-      return try await pool.run { [store] in try store.sidecar(of: id) }
-    } catch let error as FileStoreError where error.code == .notFound {
-      return nil
+  fileprivate func declare(_ declaration: Declaration) throws {
+    do throws(Upload.Refusal) {
+      try state.declare(size: declaration.size, md5: declaration.md5)
+    } catch {
+      throw Status(error)
     }
-  }
-
-  /// Opens the part file of a record. Where bytes were recorded and the file is lost, the upload is begun again.
-  func openPart(_ id: FileID, _ record: UploadRecord) async throws -> (record: UploadRecord, file: StoreFile?) {
-    if record.isDone { return (record, nil) }
-    let (fence, size) = (record.fence, record.size)
-    guard record.durableBytes > 0 || record.state == .finalising else {
-      let file = try await pool.run { [store] in try store.createPart(id, fence: fence, size: size) }
-      return (record, file)
-    }
-    do {
-      return (record, try await pool.run { [store] in try store.openPart(id, fence: fence) })
-    } catch let error as FileStoreError where error.code == .notFound {
-      // A finaliser may have given it its final name already: it is the finaliser's, or its successor's, to go on.
-      if record.state == .finalising { return (record, nil) }
-      log.warning("part file is lost", ["file": id.text])
-      guard try await records.startAgain(id, fence: fence) != nil, let again = try await records.load(id) else {
-        throw ActiveUpload.begunAgain
-      }
-      return try await openPart(id, again)
-    }
+    unwritten.declared.add(
+      md5: declaration.md5, name: declaration.name, sha256: declaration.sha256, job: declaration.job)
+    if !unwritten.declared.isEmpty { commit(after: node.limits.pauseBeforeJournal) }
   }
 }

@@ -51,6 +51,9 @@ public final class ClientStreamingCall<Q: Message, R: Message> {
     return try decode(try await stream.only(), as: R.self)
   }
 
+  /// The server's trailers, once the call is over.
+  public var trailers: Metadata { stream.trailers }
+
   public func cancel() { stream.cancel() }
 }
 
