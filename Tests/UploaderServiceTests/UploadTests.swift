@@ -131,6 +131,31 @@ import Testing
     }
   }
 
+  /// A small file in one message goes without a journal, and is as finished as any other.
+  @Test func aWholeFileInOneMessage() async throws {
+    try await Place().run { place in
+      let node = try await place.uploader()
+      let other = try await place.uploader("other")
+      let content = Content("small", 16_384)
+      var chunk = content.chunk(0, 16_384)
+      chunk.meta = .init(fileName: "s.bin", fileMD5: Digest.hex(of: "else", .md5))
+      #expect(await node.refusal(of: chunk)?.code == .dataLoss)
+      chunk.meta = .init(fileName: "s.bin", fileMD5: content.md5)
+      #expect(try await node.send([chunk]).md5 == content.md5)
+      // At its first fence, and again.
+      let second = Content("small-2", 1000)
+      for node in [node, other] { #expect(try await node.send([second.chunk(0, 1000)]).md5 == second.md5) }
+      let (file, sidecar) = try await place.onDisk { try $0.open(FileID("small-2")) }
+      #expect(try file.read(at: 0, length: 2000) == second.bytes)
+      #expect(sidecar.blockMD5s == [second.md5])
+      #expect(try await other.files.queryUploadedChunks(.init(fileID: "small-2")).lengths == [1000])
+      #expect(try await place.onDisk { try $0.allIncoming() }.isEmpty)
+      #expect((node.sender.sent + other.sender.sent).map(\.fileID) == ["small", "small-2"])
+      await node.stop()
+      await other.stop()
+    }
+  }
+
   @Test func emptyFile() async throws {
     try await Place().run { place in
       let node = try await place.uploader()

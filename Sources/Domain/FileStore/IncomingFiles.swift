@@ -1,4 +1,4 @@
-internal import Bytes
+public import Bytes
 internal import Glibc
 internal import Safeguards
 internal import Schema
@@ -131,6 +131,14 @@ extension StoreDirectory {
   }
 
   // MARK: - Part files
+
+  /// Makes a part file with all of its bytes, for a file that is published at once: its name needn't be safe.
+  public func createWhole(_ id: FileID, fence: Int64, _ content: Bytes) throws(FileStoreError) -> StoreFile {
+    let file = try create(IncomingFile(id, fence: fence, .part))
+    try file.write(content, at: 0)
+    try file.truncate(to: Int64(content.count))
+    return file
+  }
 
   /// Makes an empty part file of the upload's size (sparse).
   public func createPart(_ id: FileID, fence: Int64, size: Int64) throws(FileStoreError) -> StoreFile {

@@ -13,6 +13,7 @@ struct CheckedChunk: Sendable {
   /// What the message says of the whole file.
   var declaration: Declaration
   let hasMeta: Bool
+  let isLast: Bool
   let resumeOffset: Int64?
 
   init(_ chunk: FileTransferV1.FileChunk) throws {
@@ -21,6 +22,7 @@ struct CheckedChunk: Sendable {
     data = chunk.data
     md5 = try Self.digest(chunk.chunkMD5, .md5, of: "chunk_md5")
     hasMeta = chunk.meta != nil
+    isLast = chunk.isLast
     resumeOffset = chunk.meta?.resumeOffset
     declaration = try chunk.meta.map { try Declaration($0) } ?? Declaration()
     guard totalSize >= 0 else { throw Status(.invalidArgument, "The total size is negative.") }

@@ -76,7 +76,7 @@ final class TransferHandler: FileTransferV1.FileTransferServiceHandler {
       }
       let session = SessionLock(name, lifetime: node.limits.sessionLifetime)
       let isRelayed = RelayedStream.isRelayed(context)
-      switch try await uploads.enter(id, chunk.declaration, session, isRelayed: isRelayed) {
+      switch try await uploads.enter(id, chunk, session, isRelayed: isRelayed) {
       case .here(let upload): return .here(ChunkStream(upload, session, uploads: uploads))
       case .elsewhere(let channel): return .elsewhere(channel)
       }

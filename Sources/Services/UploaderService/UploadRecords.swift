@@ -109,8 +109,9 @@ final class UploadRecords {
     return reply.word == "ok" ? try Self.record(reply.dropFirst()) : nil
   }
 
-  func verified(_ id: FileID, _ pen: Pen, md5: String, notice: Bytes) async throws -> Written {
-    try await write(Self.verified, id, pen, [.string(md5), .bytes(notice)])
+  /// - Parameter isWhole: the file came in one message, and was never said to be finalising.
+  func verified(_ id: FileID, _ pen: Pen, md5: String, notice: Bytes, isWhole: Bool = false) async throws -> Written {
+    try await write(Self.verified, id, pen, [.string(md5), .bytes(notice), RedisArgument(isWhole ? 1 : 0)])
   }
 
   func startAgain(_ id: FileID, _ pen: Pen) async throws -> Written { try await write(Self.startAgain, id, pen, []) }

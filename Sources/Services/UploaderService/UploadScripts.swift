@@ -126,11 +126,13 @@ enum UploadScripts {
       """
 
   /// The file stands under its final name; its notice is pending, and stays until it has gone out. From ARGV[5]: MD5,
-  /// notice. Replies `absent` · `fenced` · `ok`.
+  /// notice, 1 for a file that came whole in one message and was never finalising. Replies `absent` · `fenced` · `ok`.
   static let verified =
     fenced + """
-      if h[1] ~= 'finalising' then return {'fenced', h[1], h[2]} end
-      redis.call('HSET', KEYS[1], 'state', 'verified', 'md5', ARGV[5], 'notice', ARGV[6], 'updated', ARGV[1], 'writer', '')
+      if h[1] ~= 'finalising' and ARGV[7] ~= '1' then return {'fenced', h[1], h[2]} end
+      redis.call('HSET', KEYS[1], 'state', 'verified', 'md5', ARGV[5], 'notice', ARGV[6], 'durable', h[4], 'updated',
+        ARGV[1], 'writer', '')
+      if ARGV[7] == '1' and h[4] ~= '0' then redis.call('ZADD', KEYS[2], 0, '0:' .. h[4]) end
       redis.call('PERSIST', KEYS[1])
       redis.call('DEL', KEYS[4])
       return {'ok'}

@@ -32,11 +32,11 @@ final class Uploads {
   ///
   /// - Parameter isRelayed: the stream comes from another uploader, and isn't passed on again.
   func enter(
-    _ id: FileID, _ declaration: Declaration, _ session: SessionLock, isRelayed: Bool
+    _ id: FileID, _ first: CheckedChunk, _ session: SessionLock, isRelayed: Bool
   ) async throws -> Entrance {
     let patience = node.loop.now + 2 * node.limits.writerLease.nanoseconds
     while true {
-      switch try await join(id, declaration, session) {
+      switch try await join(id, first.declaration, session, whole: first.isWholeFile ? first : nil) {
       case .here(let upload): return .here(upload)
       case .elsewhere(let address, let leaseEnd):
         let rest = Duration.milliseconds(max(0, leaseEnd - node.clock()))
@@ -59,7 +59,11 @@ final class Uploads {
   }
 
   /// Redis is asked each time: another node may have finished the file, or be its writer now.
-  private func join(_ id: FileID, _ declaration: Declaration, _ session: SessionLock?) async throws -> Joined {
+  ///
+  /// - Parameter whole: the whole file, when the first chunk brings it.
+  private func join(
+    _ id: FileID, _ declaration: Declaration, _ session: SessionLock?, whole: CheckedChunk? = nil
+  ) async throws -> Joined {
     while opening.contains(id) { await changes.next() }
     opening.insert(id)
     defer {
@@ -89,6 +93,9 @@ final class Uploads {
         throw Status(.resourceExhausted, "\(active.count) files are being uploaded here, as many as there may be.")
       }
       if record.fence > 1 { node.metrics.takeovers.increment() }
+      if let whole, record.fence == 1 {
+        return .here(try enter(try await node.storeWhole(id, record, whole, askedAt: askedAt)))
+      }
       let upload = try await node.open(id, record, askedAt: askedAt)
       upload.session = session
       return .here(try enter(upload))
