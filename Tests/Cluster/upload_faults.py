@@ -91,12 +91,21 @@ class Rig:
         self.uploaders = [Uploader(self, 1), Uploader(self, 2)]
         self.session = support.Session(support.Ours, self.cluster.channel(self.cluster.gateways[0]), "watcher")
         support.online(self.cluster, "watcher")
+        self.is_over = threading.Event()
+        self.heart = threading.Thread(target=self.beat, daemon=True)
+        self.heart.start()
         self.notices = {}
         self.kills = 0
         self.problems = []
         self.number = 0
 
+    def beat(self):
+        """A silent endpoint would be closed."""
+        while not self.is_over.wait(5):
+            self.session.send(heartbeat=push_pb2.Heartbeat(client_id="watcher", timestamp=int(time.time() * 1000)))
+
     def close(self):
+        self.is_over.set()
         for uploader in self.uploaders:
             uploader.close()
         self.session.close()

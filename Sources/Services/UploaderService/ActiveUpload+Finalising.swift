@@ -98,6 +98,8 @@ extension ActiveUpload {
       throw Self.moved
     }
     FailPoint.reached(.verified)
+    if let lease { node.leases.forget(lease) }
+    self.notice = notice
     state.finalised(md5: digests.md5, now: node.loop.now)
     node.metrics.finishedFiles.increment()
     node.log.info("file published", ["file": id.text, "bytes": state.size, "md5": digests.md5])

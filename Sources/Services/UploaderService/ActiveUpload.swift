@@ -17,6 +17,7 @@ final class ActiveUpload {
   let id: FileID
   let node: UploadNode
   let lease: WriterLease?
+  let pen: UploadRecords.Pen
   /// Bytes, syncs, digests, the phase: something has moved.
   let changes = Changes()
   /// Streams that are open on the file.
@@ -58,6 +59,7 @@ final class ActiveUpload {
     self.id = id
     self.node = node
     (lease, file, journal, isNamed) = (nil, nil, nil, true)
+    pen = .init(fence: record.fence, writer: "")
     budget = ByteBudget(limit: node.limits.bytesInFlightPerUpload)
     digest = PrefixDigest()
     blockMD5s = record.blocks
@@ -70,6 +72,7 @@ final class ActiveUpload {
     self.id = id
     self.node = node
     self.lease = lease
+    pen = lease.pen
     self.file = file
     self.isNamed = isNamed
     self.journal = journal
@@ -83,7 +86,9 @@ final class ActiveUpload {
     advanceDigest()
   }
 
-  var pen: UploadRecords.Pen { lease?.pen ?? .init(fence: 0, writer: "") }
+  /// What the world is to be told of it, where this node has finished it.
+  var notice: Notice?
+  var fence: Int64 { pen.fence }
 
   /// Bytes of the file that have come, each counted once.
   var receivedBytes: Int64 { state.writtenBytes }

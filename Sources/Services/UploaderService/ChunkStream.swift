@@ -93,7 +93,7 @@ final class ChunkStream {
       status.success = true
       status.message = md5
       status.md5 = md5
-      status.jobID = await uploads.node.outbox.publishWithinLimit(upload.id) ?? ""
+      status.jobID = await uploads.publish(upload) ?? ""
     case .incomplete(let missing):
       let bytes = missing.reduce(0) { $0 + Int64($1.count) }
       status.message = "The upload is incomplete: \(bytes) of \(upload.state.size) bytes are missing"

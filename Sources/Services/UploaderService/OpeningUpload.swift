@@ -35,6 +35,8 @@ extension UploadNode {
         id, node: self, lease: lease, file: opened.file, isNamed: opened.isNamed, journal: opened.journal)
     } catch {
       await leases.release(lease)
+      // A higher fence on the disk: another node was quicker.
+      if let error = error as? FileStoreError, error.code == .exists { throw ActiveUpload.moved }
       throw Status(storing: error)
     }
   }

@@ -54,35 +54,52 @@ final class Outbox {
       "ZADD", Self.key(of: id), RedisArgument(clock()), .string(id.text))
   }
 
+  /// A notice that its finaliser has at hand: it goes out also when Redis forgets it meanwhile.
+  struct Pending {
+    let notice: Notice
+    let fence: Int64
+  }
+
   /// Sends a file's pending notice; nothing when none is.
   ///
+  /// - Parameter known: nil for what the record says.
   /// - Returns: the job that the notice started, nil without one.
   @discardableResult
-  func publish(_ id: FileID) async throws -> String? {
-    guard let record = try await records.load(id) else { return nil }
+  func publish(_ id: FileID, _ known: Pending? = nil) async throws -> String? {
     var job: String?
-    if record.state == .verified, let notice = record.notice {
-      job = try await sender.send(Notice(encoded: notice))
+    var due = known
+    if due == nil { due = try await pending(id) }
+    if let pending = due {
+      job = try await sender.send(pending.notice)
       FailPoint.reached(.noticeSent)
       if try await records.published(id) { metrics.publishedNotices.increment() }
       FailPoint.reached(.published)
-      await onPublished?(id, record.fence)
+      await onPublished?(id, pending.fence)
     }
     _ = try await redis.send("ZREM", Self.key(of: id), .string(id.text))
     return job
+  }
+
+  private func pending(_ id: FileID) async throws -> Pending? {
+    guard let record = try await records.load(id), record.state == .verified, let notice = record.notice else {
+      return nil
+    }
+    return Pending(notice: try Notice(encoded: notice), fence: record.fence)
   }
 
   /// Sends a file's pending notice, and waits no longer for it than `limits.waitForNotice`: what takes longer, or fails, is
   /// left to the relay.
   ///
   /// - Returns: the job that the notice started; nil without one, and when it isn't known yet.
-  func publishWithinLimit(_ id: FileID) async -> String? {
+  func publishWithinLimit(_ id: FileID, _ known: Pending? = nil, onFailure: @escaping () async -> Void) async -> String?
+  {
     let answer = FirstAnswer()
     loop.spawn {
       do {
-        answer.give(try await self.publish(id))
+        answer.give(try await self.publish(id, known))
       } catch {
         self.log.warning("notice not sent yet", ["file": id.text, "error": "\(error)"])
+        await onFailure()
         answer.give(nil)
       }
     }

@@ -146,6 +146,18 @@ final class Uploads {
     try upload.declare(declaration)
   }
 
+  /// Sends the notice of a file that is finished; what takes long is left to the relay.
+  ///
+  /// - Returns: the job that it started; nil without one, and when it isn't known yet.
+  func publish(_ upload: ActiveUpload) async -> String? {
+    let pending = upload.notice.map { Outbox.Pending(notice: $0, fence: upload.fence) }
+    // Whoever comes next asks the record.
+    upload.notice = nil
+    return await node.outbox.publishWithinLimit(upload.id, pending) { [node] in
+      if let pending, upload.journal == nil { await node.keepJournal(of: upload.id, pending) }
+    }
+  }
+
   /// A stream has ended. Without streams the file stays open for a while, for the next one.
   ///
   /// - Parameter broken: the stream ended without an answer. When it brought the last byte, the file is finalised all the
@@ -164,7 +176,7 @@ final class Uploads {
   private func finishUnattended(_ upload: ActiveUpload) async {
     upload.streams += 1
     do {
-      if case .complete = try await upload.finish() { try await node.outbox.publish(upload.id) }
+      if case .complete = try await upload.finish() { _ = await publish(upload) }
     } catch {
       node.log.warning("upload not finished", ["file": upload.id.text, "error": "\(error)"])
     }
@@ -191,7 +203,7 @@ final class Uploads {
     // Elsewhere it is its writer's.
     guard case .here(let upload) = try await join(id, Declaration(), nil) else { return }
     defer { leave(upload) }
-    if case .complete = try await upload.finish() { try await node.outbox.publish(id) }
+    if case .complete = try await upload.finish() { _ = await publish(upload) }
   }
 
   /// Makes everything durable, closes it and gives it up, for the end of the process. Streams have ended before.

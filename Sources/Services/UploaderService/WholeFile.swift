@@ -1,8 +1,10 @@
 internal import Bytes
 internal import FileStore
 internal import GRPC
+internal import Protobuf
 internal import Reactor
 internal import Safeguards
+internal import Schema
 internal import Telemetry
 
 /// A small file that its first message brings whole: there is nothing to go on with later, so it needs no journal and no
@@ -21,10 +23,28 @@ extension UploadNode {
     do {
       let finished = try await finish(id, record, chunk, lease)
       leases.forget(lease)
-      return ActiveUpload(finished: id, node: self, record: finished)
+      let upload = ActiveUpload(finished: id, node: self, record: finished)
+      upload.notice = finished.notice.flatMap { try? Notice(encoded: $0) }
+      return upload
     } catch {
       await leases.release(lease)
       throw Status(storing: error)
+    }
+  }
+
+  /// Its notice could not go out: a journal keeps it, as it does for other files, in case that Redis forgets it.
+  func keepJournal(of id: FileID, _ pending: Outbox.Pending) async {
+    guard let announced = pending.notice.file.notice else { return }
+    var state = JournalState(size: announced.fileSize)
+    state.declaredMD5 = announced.md5
+    state.name = announced.fileName
+    state.job = pending.notice.file.job.map { $0.serialized() }
+    state.add([0..<announced.fileSize])
+    let now = clock()
+    do {
+      try await pool.run { [store, state] in _ = try store.beginJournal(id, fence: pending.fence, state, now: now) }
+    } catch {
+      log.warning("notice not written down", ["file": id.text, "error": "\(error)"])
     }
   }
 
@@ -64,7 +84,7 @@ extension UploadNode {
     metrics.finishedFiles.increment()
     log.info("file published", ["file": id.text, "bytes": record.size, "md5": md5])
     var finished = UploadRecord(finished: sidecar)
-    finished.state = .verified
+    (finished.state, finished.fence, finished.notice) = (.verified, fence, notice.encoded())
     return finished
   }
 }
