@@ -281,14 +281,14 @@ def eventually(condition, what, seconds=SECONDS):
     return value
 
 
-def online(cluster, client_id, gateway=0):
+def online(cluster, client_id, gateway=0, seconds=SECONDS):
     """Waits until the registry knows the client as connected."""
     stub = jobs_pb2_grpc.DirectoryServiceStub(cluster.channel(cluster.gateways[gateway]))
 
     def there():
         page = stub.ListClients(jobs_pb2.ListClientsRequest(online_only=True), timeout=SECONDS)
         return any(client.client_id == client_id for client in page.clients)
-    eventually(there, f"{client_id} online")
+    eventually(there, f"{client_id} online", seconds)
 
 
 def md5(data):

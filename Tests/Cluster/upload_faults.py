@@ -265,6 +265,9 @@ class Rig:
         time.sleep(self.random.uniform(0, 0.5))
         self.cluster.run("start", "redis")
         sender.join()
+        if not with_data:
+            # A notice for an endpoint that the registry doesn't know yet again would be refused.
+            support.online(self.cluster, "watcher", seconds=40)
         self.complete(name, data, what)
 
     def client_dies(self):
