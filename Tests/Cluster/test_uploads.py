@@ -151,6 +151,90 @@ class Client(unittest.TestCase):
         self.assertIn("/no/such: No such file or directory", error)
 
 
+class Breakpoints(unittest.TestCase):
+    """What an upload that broke off goes through before it goes on."""
+
+    def setUp(self):
+        self.cluster = Cluster("--uploaders", "2")
+        self.addCleanup(self.cluster.down)
+
+    def broken_off(self, size, least):
+        """An upload by pushctl that was killed, with so much of it safe; gives (path, content, file id)."""
+        path, content = make_file(size)
+        name = fresh("broken")
+        child = begin(self.cluster, path, "--file-id", name)
+        stub = Ours.TransferStub(self.cluster.channel(self.cluster.uploaders[0]))
+        request = Ours.transfer.FileIdentifier(file_id=name)
+        eventually(lambda: sum(stub.QueryUploadedChunks(request, timeout=SECONDS).lengths) >= least, "enough is safe")
+        child.kill()
+        end(child)
+        return path, content, name
+
+    def restart_uploaders(self):
+        for server in self.cluster.uploaders:
+            self.cluster.run("kill", server["name"])
+        for server in self.cluster.uploaders:
+            self.cluster.run("start", server["name"])
+
+    def test_uploaded_40_MiB_damaged_on_disk_and_sent_on(self):
+        path, content, name = self.broken_off(208 * MIB, 2 * BLOCK)
+        incoming = os.path.join(self.cluster.info["store"], "incoming")
+        part = next(os.path.join(incoming, file) for file in os.listdir(incoming)
+                    if file.startswith(name) and file.endswith(".part"))
+        with open(part, "r+b") as file:
+            file.seek(BLOCK // 2)
+            byte = file.read(1)
+            file.seek(BLOCK // 2)
+            file.write(bytes([byte[0] ^ 1]))
+            file.flush()
+            os.fsync(file.fileno())
+        self.restart_uploaders()
+        code, report, error = end(begin(self.cluster, path, "--file-id", name))
+        self.assertEqual(code, 0, error)
+        self.assertEqual(report["md5"], md5(content))
+        self.assertTrue(stored(self.cluster, name) == content)
+
+    def test_uploaders_restarted_between(self):
+        path, content, name = self.broken_off(192 * MIB, 2 * BLOCK)
+        self.restart_uploaders()
+        code, report, error = end(begin(self.cluster, path, "--file-id", name))
+        self.assertEqual(code, 0, error)
+        self.assertGreaterEqual(report["bytes_known"], BLOCK)
+        self.assertTrue(stored(self.cluster, name) == content)
+
+    def test_two_clients_the_second_session_is_told_until_when(self):
+        name, data = fresh("held"), random.randbytes(3 * MIB)
+
+        def first_chunk(session):
+            message = chunk(Ours, name, data, 0, MIB)
+            message.meta.session_id = session
+            return message
+        holder = Upload(Ours, self.cluster.channel(self.cluster.uploaders[0]))
+        holder.send(first_chunk("one"))
+        stub = Ours.TransferStub(self.cluster.channel(self.cluster.uploaders[1]))
+        eventually(lambda: stub.QueryUploadedChunks(Ours.transfer.FileIdentifier(file_id=name), timeout=SECONDS).total_size,
+                   "the first session has begun")
+        for server in self.cluster.uploaders:
+            other = Upload(Ours, self.cluster.channel(server))
+            other.send(first_chunk("two"))
+            with self.assertRaises(grpc.RpcError) as refused:
+                other.finish()
+            self.assertEqual(refused.exception.code(), grpc.StatusCode.ABORTED)
+            left = dict(refused.exception.trailing_metadata()).get("grpc-retry-pushback-ms")
+            self.assertGreater(int(left), 0)
+        # pushctl says so, and its own exit code.
+        path = os.path.join(folder("source"), "file")
+        with open(path, "wb") as file:
+            file.write(data)
+        code, _, error = end(begin(self.cluster, path, "--file-id", name))
+        self.assertEqual(code, 1)
+        self.assertIn("nother session", error)
+        for offset in [MIB, 2 * MIB]:
+            holder.send(chunk(Ours, name, data, offset, MIB))
+        self.assertTrue(holder.finish().success)
+        self.assertTrue(stored(self.cluster, name) == data)
+
+
 @unittest.skipUnless(shutil.which("nginx"), "nginx is not installed and could not be (ops/packages test)")
 class BehindNginx(unittest.TestCase):
     """ops/nginx.conf before three uploaders."""

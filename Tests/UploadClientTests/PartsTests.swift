@@ -52,6 +52,12 @@ import Testing
     }
   }
 
+  @Test func whatWasDamagedAtTheServerIsNoMismatch() {
+    #expect(UploadError(mismatch: Status(.dataLoss, "other"))?.code == .mismatch)
+    #expect(UploadError(mismatch: Status(.dataLoss, "damaged", retryAfter: .zero)) == nil)
+    #expect(UploadError(mismatch: Status(.aborted, "begun again")) == nil)
+  }
+
   @Test func aRateIsThatOfTheLastSeconds() {
     var meter = RateMeter()
     #expect(meter.sample(0, now: 0) == 0)

@@ -227,7 +227,7 @@ final class FileUpload {
         let address = standing?.address ?? choice.current
         if let standing { close(standing) }
         standing = nil
-        if let status = error as? Status, status.code == .dataLoss { throw UploadError(.mismatch, status.message) }
+        if let error = UploadError(mismatch: error) { throw error }
         guard await mayTryAgain(error, address, canLeave: false) else { throw failure ?? .stopped }
       }
     }

@@ -66,7 +66,7 @@ final class SmallUploads {
         reason = Status(.unavailable, status.message)
       } catch { reason = error }
       if let failure { throw failure }
-      if let status = reason as? Status, status.code == .dataLoss { reason = UploadError(.mismatch, status.message) }
+      if let error = UploadError(mismatch: reason) { reason = error }
       let pause: Duration?
       switch Setback(reason, now: EventLoop.wallClockMilliseconds()) {
       case .final(let error): throw error

@@ -31,6 +31,13 @@ public struct UploadError: Error, Sendable, Hashable, CustomStringConvertible {
     self.heldUntil = heldUntil
   }
 
+  /// The server's word that the whole isn't what was declared; nil for everything else, also for what was damaged there and
+  /// can be sent again, which the server asks for by saying when.
+  init?(mismatch error: any Error) {
+    guard let status = error as? Status, status.code == .dataLoss, status.retryAfter == nil else { return nil }
+    self.init(.mismatch, status.message)
+  }
+
   public var description: String { message }
 
   static let stopped = UploadError(.stopped, "The upload was stopped; the same command goes on where it is.")
