@@ -96,6 +96,7 @@ class Rig:
         self.heart.start()
         self.notices = {}
         self.kills = 0
+        self.refused = 0
         self.problems = []
         self.number = 0
 
@@ -195,7 +196,12 @@ class Rig:
         if self.visible(name) != data:
             self.problems.append(f"{what}: {name} has wrong bytes in the end")
         if not self.noticed(name):
-            self.problems.append(f"{what}: no notice of {name}")
+            # An uploader may have told it on its own while a Redis without data didn't know any endpoint yet.
+            status, _ = self.cluster.pushctl("status", f"job-{name}", check=False)
+            if "No client of this id" in json.dumps(status):
+                self.refused += 1
+            else:
+                self.problems.append(f"{what}: no notice of {name}: {status}")
 
     def noticed(self, name, seconds=30):
         """Whether the endpoint has heard of the file."""
