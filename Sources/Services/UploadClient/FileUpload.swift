@@ -133,7 +133,7 @@ final class FileUpload {
     var leader: UploadStream?
     for index in 0..<running {
       loop.spawn {
-        let stream = await self.runStream(supply, isLeader: index == 0, isAlone: count == 1)
+        let stream = await self.runStream(supply, isLeader: index == 0)
         if index == 0 { leader = stream }
         running -= 1
         self.changes.signal()
@@ -146,7 +146,7 @@ final class FileUpload {
 
   /// Takes chunks as long as there are any, over one stream after the other. A follower ends with the server's answer: then
   /// what it carried has arrived.
-  private func runStream(_ supply: ChunkSupply, isLeader: Bool, isAlone: Bool) async -> UploadStream? {
+  private func runStream(_ supply: ChunkSupply, isLeader: Bool) async -> UploadStream? {
     var stream: UploadStream?
     var inHand: Chunk?
     while failure == nil {
