@@ -247,4 +247,16 @@ import Testing
       #expect(running.exitCode == 1)
     }
   }
+
+  @Test func aStreamNumberOfAnySizeIsNoTrap() async throws {
+    try await scene { loop, directory, gateways, change in
+      let running = RunningAgent(loop, directory, [gateways[0].address], change)
+      await change.until { gateways[0].hellos.count == 1 }
+      try await gateways[0].push(
+        .init(payload: .goAway(.init(reason: "later", retryAfterMs: 1, newerStream: .max))))
+      await change.until { gateways[0].hellos.count == 2 }
+      await running.stop(change)
+      #expect(running.exitCode == 0)
+    }
+  }
 }

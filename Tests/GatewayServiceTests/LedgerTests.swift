@@ -64,4 +64,13 @@ import Testing
       withExtendedLifetime(clients) {}
     }
   }
+
+  @Test func aPageTokenOfAnySizeIsNoTrap() async throws {
+    try await withCluster { cluster in
+      let gateway = try await cluster.gateway("g")
+      let service = PushV1.JobServiceClient(try cluster.channel(to: gateway))
+      let page = try await service.list(PushV1.ListJobsRequest(pageSize: 7, pageToken: String(Int64.max)))
+      #expect(page.jobs.isEmpty && page.nextPageToken.isEmpty)
+    }
+  }
 }

@@ -83,6 +83,8 @@ extension JobLedger {
     skip: Int = 0, limit: Int = maximumJobs, runningOnly: Bool = false, at now: Int64
   ) async throws(RoutingError) -> Jobs {
     let limit = min(max(1, limit), JobLedger.maximumJobs)
+    // What a caller says may be any number.
+    let skip = min(max(0, skip), Int.max - limit)
     let ids = try await store.one(
       .command(["ZRANGE", Key.jobs, String(skip), String(skip + limit - 1), "REV"])
     ).elements.map(\.text)

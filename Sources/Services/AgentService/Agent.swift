@@ -17,6 +17,8 @@ public final class Agent {
   static let stopLimit = Duration.seconds(5)
   /// The session's id is written down at most this often. What was handed over is written down before it is acknowledged.
   static let saveInterval = Duration.seconds(1)
+  /// Numbers of streams are below this; a larger one says nothing.
+  static let streamNumbers: Int64 = 1 << 53
   /// Message ids that one acknowledgement names at most.
   static let acknowledgedIDs = 1000
 
@@ -241,7 +243,7 @@ public final class Agent {
       perform(session.registered(attempt: attempt, terms, now: now))
     case .goAway(let notice):
       // This machine's clock is behind the one that the client id was used with before: the next stream counts.
-      streamNumber = max(streamNumber, notice.newerStream)
+      if notice.newerStream < Self.streamNumbers { streamNumber = max(streamNumber, notice.newerStream) }
       let farewell = Session.Farewell(
         reason: notice.reason, retryAfterMilliseconds: notice.retryAfterMs, isReplaced: notice.replaced,
         reconnectAfterMilliseconds: notice.reconnectAfterMs,
