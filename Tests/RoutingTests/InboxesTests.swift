@@ -244,4 +244,23 @@ import Testing
           == InboxPosition(inboxID: place.inboxID, seq: place.seq))
     }
   }
+
+  @Test func idsOfMessagesThatAreAcknowledgedOneByOneAreForgotten() async throws {
+    try await Self.scene { _, redis, inboxes, _ in
+      let first = try await Self.place(inboxes, Self.record("first"))
+      for number in 0..<300 {
+        _ = try await Self.place(inboxes, Self.record("j\(number)"))
+        _ = try await Self.settle(inboxes, "", ids: ["j\(number)/c"])
+      }
+      // What waits holds back what is behind it, and nothing is lost.
+      #expect(try await inboxes.read("c", after: []).messages.map(\.seq) == [first.seq])
+      _ = try await Self.settle(inboxes, "", ids: ["first/c"])
+      let left = try await redis.send("ZCARD", "inbox:{c}:ids").asInteger ?? 0
+      #expect(left <= Int64(InboxScripts.rememberedIDs))
+      #expect(try await Self.append(inboxes, Self.record("j299")) == .acknowledged)
+      let next = try await Self.place(inboxes, Self.record("next"))
+      let page = try await inboxes.read("c", after: [InboxPosition(inboxID: first.inboxID, seq: first.seq)])
+      #expect(page.messages.map(\.seq) == [next.seq])
+    }
+  }
 }

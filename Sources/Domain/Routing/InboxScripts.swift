@@ -164,12 +164,38 @@ enum InboxScripts {
   /// - Answers: {1 when there is more to drop up to that seq else 0, then the ids that this seq has dropped}
   static let settle = RedisScript(
     preamble + """
+      local function forget(acked)
+        local remembered = redis.call('ZCOUNT', KEYS[3], '-inf', text(acked))
+        if remembered > \(rememberedIDs) then
+          redis.call('ZREMRANGEBYRANK', KEYS[3], 0, remembered - \(rememberedIDs + 1))
+        end
+      end
+      -- Who acknowledges by ids alone names no position: it moves over what is gone, up to the first message that waits.
+      local function pass(acked)
+        local before = acked
+        for round = 1, \(batch / 100) do
+          local slice = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. text(acked), '+inf', 'WITHSCORES', 'LIMIT', 0, 100)
+          for i = 2, #slice, 2 do
+            local seq = tonumber(slice[i])
+            if redis.call('HEXISTS', KEYS[2], text(seq)) == 1 then break end
+            acked = seq
+          end
+          if #slice < 200 or acked ~= tonumber(slice[#slice]) then break end
+        end
+        if acked > before then redis.call('HSET', KEYS[1], 'acked', text(acked)) end
+        return acked
+      end
       local answer = {0}
       local box = redis.call('HMGET', KEYS[1], 'id', 'acked', 'written', 'seq')
       if not box[1] then return answer end
       for i = 4, #ARGV do
         local seq = redis.call('ZSCORE', KEYS[3], ARGV[i])
         if seq then drop({text(tonumber(seq))}) end
+      end
+      if #ARGV > 3 then
+        local passed = pass(tonumber(box[2] or '0'))
+        box[2] = text(passed)
+        forget(passed)
       end
       if box[1] ~= ARGV[1] then return answer end
       local head = tonumber(box[4] or '0')
@@ -188,10 +214,7 @@ enum InboxScripts {
         answer[1] = 1
       end
       redis.call('HSET', KEYS[1], 'acked', text(acked))
-      local remembered = redis.call('ZCOUNT', KEYS[3], '-inf', text(acked))
-      if remembered > \(rememberedIDs) then
-        redis.call('ZREMRANGEBYRANK', KEYS[3], 0, remembered - \(rememberedIDs + 1))
-      end
+      forget(acked)
       return answer
       """)
 
