@@ -1,6 +1,7 @@
 import GRPC
 import GatewayService
 import Kafka
+import Protobuf
 import Reactor
 import Redis
 import Routing
@@ -312,6 +313,28 @@ import Testing
         let error = await #expect(throws: Status.self) { _ = try await jobs.submit(request) }
         #expect(error?.code == .invalidArgument && error?.message.hasSuffix(".") == true, "\(targets)")
       }
+    }
+  }
+
+  @Test func aHintThatComesBehindTheCancellationOfItsJobIsLate() async throws {
+    try await withCluster { cluster in
+      let g1 = try await cluster.gateway("g1")
+      let client = try await cluster.client("c", at: g1)
+      let channel = try cluster.channel(to: g1)
+      _ = try await Self.submit(channel, ["first"])
+      #expect(try await Self.ids(client, 1) == ["first"])
+      let previous = try await FleetLog(Registry(g1.redis)).head()
+      let producer = try KafkaProducer(KafkaConnection(bootstrap: cluster.bootstrap), loop: cluster.loop)
+      let publisher = Publisher(registry: Registry(g1.redis), producer: producer)
+      try await publisher.broadcast(PushRecord(target: .cancelled(job: "late")))
+      let message = PushV1.ServerMessage(payload: .text(PushV1.TextMessage(content: "late")), messageID: "late")
+      var hint = PushRecord(
+        target: .all(tags: [:]), messageID: "late", message: message.serialized(), jobID: "late", isAtLeastOnce: true)
+      hint.place = InboxPlace(inboxID: previous.logID, seq: previous.seq + 1, previous: previous.seq)
+      try await publisher.broadcast(hint)
+      _ = try await Self.submit(channel, ["next"])
+      #expect(try await Self.ids(client, 1) == ["next"])
+      await producer.close()
     }
   }
 }

@@ -195,4 +195,14 @@ import Testing
       #expect(try await redis.send("HGET", "inbox:{c}", "count").asInteger == 2)
     }
   }
+
+  /// A node takes a hint whose predecessor is the newest entry that it knows: a wrong one would have it pass over others.
+  @Test func aRepetitionNamesTheEntryBefore() async throws {
+    try await withRedis { _, redis in
+      let log = FleetLog(Registry(redis))
+      var places: [InboxPlace] = []
+      for number in 0..<3 { places.append(try await Self.place(log, Self.record("j\(number)"))) }
+      for number in 0..<3 { #expect(try await Self.place(log, Self.record("j\(number)")) == places[number]) }
+    }
+  }
 }

@@ -22,7 +22,7 @@ enum FleetLogScripts {
   /// - KEYS: `log:{fleet}`, `log:{fleet}:entries`, `log:{fleet}:ids`, `log:{fleet}:expiry`
   /// - ARGV: message id, record, when it expires in ms since the epoch or 0, an id for a new log, entries and bytes that
   ///   the log keeps at most, lifetime of the keys in ms
-  /// - Answers: {what, seq, the newest seq before, log id, then the message ids that were trimmed}, where what is 0
+  /// - Answers: {what, seq, the seq before, log id, then the message ids that were trimmed}, where what is 0
   ///   appended, 1 it is there already, 2 it was there and is removed; {5} it has expired
   static let append = RedisScript(
     InboxScripts.preamble + """
@@ -33,7 +33,8 @@ enum FleetLogScripts {
       local id, before, trimmed = log[1], tonumber(log[2] or '0'), tonumber(log[3] or '0')
       local known = redis.call('ZSCORE', KEYS[3], ARGV[1])
       if id and known then
-        return {2 - redis.call('HEXISTS', KEYS[2], text(tonumber(known))), tonumber(known), 0, id}
+        local earlier = redis.call('ZREVRANGEBYSCORE', KEYS[3], '(' .. known, '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+        return {2 - redis.call('HEXISTS', KEYS[2], text(tonumber(known))), tonumber(known), tonumber(earlier[2] or '0'), id}
       end
       if not id then
         redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])

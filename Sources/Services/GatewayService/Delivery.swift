@@ -21,10 +21,11 @@ final class Delivery {
 
   /// Delivers a record that was for this node, or for all.
   func deliver(_ record: PushRecord) {
+    let isCancelled = !cancelled.isEmpty && cancelled.contains(record.jobID)
     if case .all = record.target, let place = record.place {
-      return node.fleetDelivery.received(record, at: place)
+      return node.fleetDelivery.received(record, at: place, isCancelled: isCancelled)
     }
-    guard cancelled.isEmpty || !cancelled.contains(record.jobID) else { return }
+    guard !isCancelled else { return }
     if record.expiresAt > 0, record.expiresAt < EventLoop.wallClockMilliseconds() { return expire(record) }
     switch record.target {
     case .client(let client):

@@ -45,7 +45,7 @@ final class FanOut {
     serveSlice()
     if streams.isEmpty { endPass() }
     isRunning = !batch.isEmpty || !waiting.isEmpty
-    if isRunning { node.loop.schedule(after: .zero) { [unowned self] in turn() } }
+    if isRunning { node.loop.schedule(after: .zero) { [weak self] in self?.turn() } }
   }
 
   private func serveSlice() {

@@ -13,12 +13,9 @@ final class FleetDelivery {
   /// Before a log that could not be read is read again.
   static let retryDelay: Duration = .seconds(1)
 
-  /// Sessions that read the log by themselves at once.
-  static let readsAtOnce = 32
-
-  private unowned let node: GatewayNode
-  private let log: FleetLog
-  private let pageReads = Turnstile(places: readsAtOnce)
+  unowned let node: GatewayNode
+  let log: FleetLog
+  let pageReads = Turnstile(places: readsAtOnce)
   let tail: FleetTail
   private var isReading = false
   private var isReadDue = false
@@ -40,15 +37,24 @@ final class FleetDelivery {
 
   /// Reads the newest part of the log, before the node lets clients in.
   func load() async throws(RoutingError) {
+    // Hints come already; one that tells of more has the log read behind this.
+    isReading = true
+    defer {
+      isReading = false
+      if isReadDue { catchUp() }
+    }
     try await read()
     lookedAt = node.loop.now
   }
 
   /// A hint has come.
-  func received(_ record: PushRecord, at place: InboxPlace) {
+  ///
+  /// - Parameter isCancelled: its job was cancelled before: the hint is late.
+  func received(_ record: PushRecord, at place: InboxPlace, isCancelled: Bool) {
     guard place.inboxID != tail.logID || place.seq > tail.head else { return }
     guard place.inboxID == tail.logID, place.previous == tail.head else { return catchUp() }
     tail.append(place.seq, record)
+    if isCancelled { tail.withdraw(record.jobID) }
     serveAll()
   }
 
@@ -141,7 +147,7 @@ final class FleetDelivery {
     for stream in waiting.prefix(GatewayLimits.streamsPerTurn) { serve(stream) }
     waiting = waiting.dropFirst(GatewayLimits.streamsPerTurn)
     isPassRunning = !waiting.isEmpty || isPassDue
-    if isPassRunning { node.loop.schedule(after: .zero) { [unowned self] in turn() } }
+    if isPassRunning { node.loop.schedule(after: .zero) { [weak self] in self?.turn() } }
   }
 
   /// Writes what the log has for a client above its place, while there is room.
@@ -160,7 +166,7 @@ final class FleetDelivery {
   }
 
   /// - Returns: whether the stream can be given the next entry.
-  private func give(_ entry: FleetEntry, to stream: ConnectStream, isMember: Bool, now: Int64) -> Bool {
+  func give(_ entry: FleetEntry, to stream: ConnectStream, isMember: Bool, now: Int64) -> Bool {
     guard isMember, !entry.isWithdrawn, !entry.isExpired(at: now), let client = stream.session.client else {
       stream.fleet.passed(entry.seq)
       return stream.session.epoch != nil
@@ -184,77 +190,6 @@ final class FleetDelivery {
       settle(stream, force: true)
     }
     return true
-  }
-
-  // MARK: What is below the tail
-
-  private func readPages(for stream: ConnectStream) {
-    stream.isReadingLog = true
-    node.loop.spawn { [self] in
-      let isServed = await readPage(for: stream)
-      stream.isReadingLog = false
-      if isServed { serve(stream) }
-    }
-  }
-
-  /// - Returns: whether to go on.
-  private func readPage(for stream: ConnectStream) async -> Bool {
-    guard let client = stream.session.client, stream.hasRoom(for: 0), !stream.fleet.isWindowFull else { return false }
-    // All of that stood in the log before it is read.
-    let below = max(tail.floor, stream.fleet.judged)
-    do throws(RoutingError) {
-      let page = try await readPage(after: stream.fleet.covered)
-      guard stream.session.epoch != nil else { return false }
-      guard page.head.logID == stream.fleet.logID else {
-        catchUp()
-        return false
-      }
-      if stream.fleet.covered < page.head.trimmed { tellGap(stream, upTo: page.head.trimmed) }
-      let members = try await members(of: page, client, stream)
-      guard stream.session.epoch != nil else { return false }
-      let now = EventLoop.wallClockMilliseconds()
-      for (entry, isMember) in zip(page.entries, members) {
-        let entry = FleetEntry(seq: entry.seq, record: entry.record)
-        guard give(entry, to: stream, isMember: isMember, now: now) else { return false }
-      }
-      stream.fleet.passed(page.isComplete ? max(page.end, below) : page.end)
-      return true
-    } catch {
-      node.log.warning("the fleet's log not read", ["client": client, "error": error.message])
-      return (try? await node.loop.sleep(for: FleetDelivery.retryDelay)) != nil
-    }
-  }
-
-  private func readPage(after seq: Int64) async throws(RoutingError) -> FleetLog.Page {
-    await pageReads.enter()
-    defer { pageReads.leave() }
-    return try await log.read(after: seq)
-  }
-
-  /// For which entries of a page a client is a member: by its tags, or by its rows where the tags were others then.
-  private func members(
-    of page: FleetLog.Page, _ client: String, _ stream: ConnectStream
-  ) async throws(RoutingError) -> [Bool] {
-    let entries = page.entries.map { FleetEntry(seq: $0.seq, record: $0.record) }
-    var members = entries.map { stream.tags.matches($0.tags) }
-    let doubtful = entries.indices.filter { entries[$0].seq <= stream.fleet.judged && !entries[$0].tags.isEmpty }
-    guard !doubtful.isEmpty else { return members }
-    let rows = try await node.ledger.haveRows(doubtful.map { entries[$0].record.jobID }, of: client)
-    for (index, hasRow) in zip(doubtful, rows) { members[index] = hasRow }
-    return members
-  }
-
-  /// Tells a client that messages are gone which it perhaps should have had.
-  private func tellGap(_ stream: ConnectStream, upTo seq: Int64) {
-    node.metrics.fleetLogGaps.increment()
-    let event = PushV1.NotifyEvent(
-      type: "gap",
-      details:
-        "Messages to tags or to all, published up to \(seq / 1_000_000) s since the epoch, were removed before this "
-        + "client had them; some may have been for it.")
-    stream.call.send(EncodedMessage(PushV1.ServerMessage(payload: .event(event))))
-    stream.fleet.passed(seq)
-    settle(stream)
   }
 
   // MARK: What clients have
