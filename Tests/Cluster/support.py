@@ -76,9 +76,19 @@ class Cluster:
         self.directory = folder("cluster")
         self.channels = []
         atexit.register(self.down)
-        self.info = json.loads(self.run("up", "--configuration", CONFIGURATION, *options, "--json").stdout)
+        self.info = self.up(*options)
         self.gateways = self.info["gateways"]
         self.uploaders = self.info["uploaders"]
+
+    def up(self, *options):
+        """Starts it, again with other ports where somebody else has bound one of them meanwhile."""
+        for _ in range(4):
+            done = self.run("up", "--configuration", CONFIGURATION, *options, "--json", check=False)
+            if done.returncode == 0 or "already in use" not in done.stderr.lower():
+                break
+        if done.returncode != 0:
+            raise AssertionError(f"cluster up: {done.stderr}")
+        return json.loads(done.stdout)
 
     def run(self, verb, *options, check=True):
         done = subprocess.run([CLUSTER, verb, *options, "--dir", self.directory], capture_output=True, text=True, check=False)

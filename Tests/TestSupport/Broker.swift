@@ -19,10 +19,13 @@ public final class Broker: @unchecked Sendable {
       arguments = []
       return
     }
-    let port = freePort()
-    arguments = ["--port", "\(port)"] + topics.flatMap { ["--topic", $0] }
-    let process = try ServerProcess("\(builtProducts())/devbroker", arguments)
-    bootstrap = try process.line(containing: "127.0.0.1:")
+    let rest = topics.flatMap { ["--topic", $0] }
+    let (port, (process, address)) = try onFreePort { port in
+      let process = try ServerProcess("\(builtProducts())/devbroker", ["--port", "\(port)"] + rest)
+      return (process, try process.line(containing: "127.0.0.1:"))
+    }
+    arguments = ["--port", "\(port)"] + rest
+    bootstrap = address
     self.process = process
   }
 

@@ -11,12 +11,13 @@ public final class RedisServer: @unchecked Sendable {
 
   /// Starts one and waits until it serves.
   public init(password: String? = nil, arguments: [String] = []) throws {
-    port = freePort()
-    directory = try temporaryDirectory("redis")
-    self.arguments =
-      ["--port", "\(port)", "--bind", "127.0.0.1", "--dir", directory, "--save", "", "--enable-debug-command", "yes"]
+    let directory = try temporaryDirectory("redis")
+    let rest =
+      ["--bind", "127.0.0.1", "--dir", directory, "--save", "", "--enable-debug-command", "yes"]
       + (password.map { ["--requirepass", $0] } ?? []) + arguments
-    process = try RedisServer.start(self.arguments)
+    (port, process) = try onFreePort { try RedisServer.start(["--port", "\($0)"] + rest) }
+    self.directory = directory
+    self.arguments = ["--port", "\(port)"] + rest
   }
 
   deinit {

@@ -159,6 +159,16 @@ public func freePort() -> UInt16 {
   return 0
 }
 
+/// Starts a server on a free port, and on another one where it fails: somebody else may have bound that port meanwhile.
+func onFreePort<Server>(_ start: (UInt16) throws -> Server) throws -> (UInt16, Server) {
+  for _ in 0..<4 {
+    let port = freePort()
+    if let server = try? start(port) { return (port, server) }
+  }
+  let port = freePort()
+  return (port, try start(port))
+}
+
 /// A new directory below the system's temporary one; whoever makes it removes it.
 public func temporaryDirectory(_ name: String) throws -> String {
   let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
