@@ -233,4 +233,35 @@ import Testing
     locations.remove("c0")
     #expect(locations.find("c0") == nil)
   }
+
+  @Test func aTimeToLiveOfAnyLengthIsBounded() async throws {
+    try await withCluster { cluster in
+      let g1 = try await cluster.gateway("g1")
+      try await Self.leave(try await cluster.client("c", at: g1), cluster, g1)
+      let service = try Self.service(cluster, g1)
+      for (number, expiry) in [Int64.max, 1 << 62, -1].enumerated() {
+        var request = Self.request(keep: true)
+        request.envelope = PushV1.ServerMessage(
+          payload: .text(PushV1.TextMessage(content: "\(number)")), expiresAtMs: expiry)
+        let answer = try await service.pushToClient(request)
+        #expect(answer.success && answer.stored)
+      }
+      let client = try await cluster.client("c", at: g1)
+      for number in 0..<3 { #expect(try await client.text() == "\(number)") }
+      let left = try await g1.redis.send("PTTL", "inbox:{c}").asInteger ?? -1
+      #expect(left > 0 && left <= JobDispatch.maximumTimeToLive.wholeMilliseconds)
+    }
+  }
+
+  @Test func aKeptMessageThatIsAcknowledgedByItsIdComesNoMore() async throws {
+    try await withCluster { cluster in
+      let g1 = try await cluster.gateway("g1")
+      try await Self.leave(try await cluster.client("c", at: g1), cluster, g1)
+      #expect(try await Self.service(cluster, g1).pushToClient(Self.request(keep: true)).stored)
+      let client = try await cluster.client("c", at: g1)
+      let message = try #require(try await client.next())
+      try await client.send(.ack(PushV1.Acknowledgement(messageIDs: [message.messageID])))
+      try await cluster.until { try await g1.redis.send("HLEN", "inbox:{c}:messages").asInteger == 0 }
+    }
+  }
 }

@@ -142,8 +142,10 @@ import Testing
 
   @Test func aLostRecordsNewEpochIsTheOneThatIsReleased() {
     var session = Place.open.session()
-    #expect(session.renewed(epoch: 4) == .none && session.epoch == 5)
-    #expect(session.renewed(epoch: 8) == .none && session.epoch == 8)
+    #expect(session.renewed(client: "c", epoch: 4) == .none && session.epoch == 5)
+    #expect(session.renewed(client: "c", epoch: 8) == .none && session.epoch == 8)
     #expect(session.ended() == .release(Session.Owned(client: "c", epoch: 8)))
+    // Written anew for a stream that has ended meanwhile, it would be nobody's.
+    #expect(session.renewed(client: "c", epoch: 9) == .release(Session.Owned(client: "c", epoch: 9)))
   }
 }

@@ -187,4 +187,19 @@ import Testing
       #expect(try await quick.text() == "x")
     }
   }
+
+  /// A release that Redis did not take is said again: nobody else would ever say that the client is away.
+  @Test func aClientThatLeavesWhileRedisHangsIsAwayAfterwards() async throws {
+    try await withCluster { cluster in
+      let gateway = try await cluster.gateway("g") { $0.lease = .seconds(60) }
+      let client = try await cluster.client("c", at: gateway)
+      let other = RedisClient(loop: cluster.loop, address: cluster.redisAddress)
+      defer { other.close() }
+      // Longer than a command may take.
+      _ = try await other.send("CLIENT", "PAUSE", "3000", "ALL")
+      client.call.finishSending()
+      try await cluster.until { gateway.metric("fleetpush_clients") == 0 }
+      try await cluster.until { (try? await other.send("HGET", "client:{c}", "node").asString) == "" }
+    }
+  }
 }

@@ -157,4 +157,21 @@ import Testing
     }
     #expect(next == 2000 && backlog.isEmpty && backlog.bytes == 0)
   }
+
+  /// Answers to heartbeats are bounded as everything else that is queued.
+  @Test func whoSendsHeartbeatsAndReadsNothingIsNotAnsweredForEver() async throws {
+    try await withCluster { cluster in
+      let g1 = try await cluster.gateway("g1") { $0.maximumQueuedBytes = 1000 }
+      let slow = try await cluster.client("slow", at: g1)
+      let count = 30_000
+      for number in 1...count { try await slow.send(.heartbeat(PushV1.Heartbeat(timestamp: Int64(number)))) }
+      try await slow.send(.fileStatus(PushV1.FileStatus()))
+      slow.call.finishSending()
+      var answers = 0
+      while let message = try? await slow.call.next() {
+        if case .heartbeat = message.payload { answers += 1 }
+      }
+      #expect(answers > 0 && answers < count)
+    }
+  }
 }

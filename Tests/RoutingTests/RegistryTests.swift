@@ -184,4 +184,22 @@ import Testing
       #expect(try await reader.clients(after: "", limit: 1000).items.map(\.record.id) == clients)
     }
   }
+
+  @Test func aRecordThatIsRestoredTakesNothingFromASessionThatHasComeMeanwhile() async throws {
+    try await withRedis { _, redis in
+      let registry = Registry(redis)
+      let (a, b) = (try await Self.acquire(registry, "a"), try await Self.acquire(registry, "b"))
+      var older = Self.registration("c", on: "a", a, session: "s1")
+      _ = try await registry.register(older)
+      older.isRestored = true
+      _ = try await redis.send("FLUSHALL")
+      _ = (try await Self.acquire(registry, "a"), try await Self.acquire(registry, "b"))
+      #expect(try await registry.register(older).newerStream == 0)
+      // The answer was lost, and it is said again.
+      #expect(try await registry.register(older).newerStream == 0)
+      let newer = try await registry.register(Self.registration("c", on: "b", b, session: "s2"))
+      #expect(try await registry.register(older).newerStream > 0)
+      #expect(try await redis.send("HGET", "client:{c}", "epoch").asString == String(newer.epoch))
+    }
+  }
 }

@@ -40,10 +40,11 @@ public final class Registry {
   /// Makes a session the owner of its client's record; whoever owned it before no longer does. A hello that comes after
   /// that of a later stream changes nothing: see `Registered.newerStream`.
   public func register(_ registration: SessionRegistration) async throws(RoutingError) -> Registered {
+    let isFenced = safeguards.contains(.fencing)
     var arguments = [
       registration.node, String(registration.nodeEpoch), registration.session, registration.lastSession,
-      registration.peer, Registry.lifetime, String(safeguards.contains(.fencing) ? registration.stream : 0),
-      registration.logID, String(registration.logHead),
+      registration.peer, Registry.lifetime, String(isFenced ? registration.stream : 0),
+      registration.logID, String(registration.logHead), isFenced && registration.isRestored ? "1" : "0",
     ]
     for (name, value) in registration.tags { arguments += [name, value] }
     let answer = try await store.one(

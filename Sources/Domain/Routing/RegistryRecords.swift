@@ -114,6 +114,8 @@ public struct SessionRegistration: Sendable {
   /// The fleet's log and its newest seq as the node knows them from before this: where a client begins that has no cursor.
   public var logID: String
   public var logHead: Int64
+  /// Whether this writes down again what Redis has lost: it takes nothing from another session.
+  public var isRestored = false
 
   public init(
     client: String, node: String, nodeEpoch: Int64, session: String, lastSession: String, peer: String,

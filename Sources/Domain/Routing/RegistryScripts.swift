@@ -31,11 +31,11 @@ enum RegistryScripts {
   ///
   /// - KEYS: `client:{ID}`, `cursor:{ID}`
   /// - ARGV: node, node epoch, session id, the session id that the client had last or "", its address, the record's
-  ///   lifetime in ms, the number of its stream or 0, the log's id and its newest seq as the node knows them, then names and
-  ///   values of tags in turn
+  ///   lifetime in ms, the number of its stream or 0, the log's id and its newest seq as the node knows them, 1 when this
+  ///   restores a record that was lost else 0, then names and values of tags in turn
   /// - Answers: {session epoch, node before or "", epoch before or 0, 1 when the last session id is the record's else 0,
   ///   1 when the client stands in the list else 0, the cursor: log, acked, written, judged}, or {the number of the later
-  ///   stream}
+  ///   stream, at least 1}
   static let register = RedisScript(
     clock + tell + """
       local old = {}
@@ -47,14 +47,15 @@ enum RegistryScripts {
       end
       local stream, newest = tonumber(ARGV[7]), tonumber(old['stream'] or '0')
       if stream > 0 and stream < newest then return {newest} end
-      local same = old['epoch'] and tags * 2 == #ARGV - 9
+      if ARGV[10] == '1' and old['epoch'] and old['session'] ~= ARGV[3] then return {math.max(newest, 1)} end
+      local same = old['epoch'] and tags * 2 == #ARGV - 10
       local before = tonumber(old['epoch'] or '0')
       local epoch = math.max(before + 1, moment)
       redis.call('DEL', KEYS[1])
       redis.call('HSET', KEYS[1], 'node', ARGV[1], 'node_epoch', ARGV[2], 'session', ARGV[3],
         'epoch', string.format('%.0f', epoch), 'peer', ARGV[5], 'connected_at', string.format('%.0f', now),
         'last_active', string.format('%.0f', now), 'stream', ARGV[7])
-      for i = 10, #ARGV, 2 do
+      for i = 11, #ARGV, 2 do
         redis.call('HSET', KEYS[1], 'tag:' .. ARGV[i], ARGV[i + 1])
         if old['tag:' .. ARGV[i]] ~= ARGV[i + 1] then same = false end
       end

@@ -23,14 +23,14 @@ final class ConnectStream: ServerStreamHandler {
   /// How far the session is with its client's inbox; kept by `InboxDelivery`, as is whether that reads at present.
   var cursor = InboxCursor()
   var isReadingInbox = false
-  /// Best-effort messages that wait for room in the call.
-  var backlog = Backlog()
   /// The same for the fleet's log; kept by `FleetDelivery`.
   var fleet = FleetCursor()
   var isReadingLog = false
   /// The reading of the log that has to come before this session is served.
   var awaitedRead = 0
   private var statedInLog: [InboxPosition] = []
+  /// Best-effort messages that wait for room in the call.
+  var backlog = Backlog()
   /// Where it stands among the streams; kept by `ClientStreams`.
   var position = -1
 
@@ -79,7 +79,7 @@ final class ConnectStream: ServerStreamHandler {
     perform(session.registered(client: client, epoch: answer.epoch, resumed: answer.resumed))
   }
 
-  func renewed(epoch: Int64) { perform(session.renewed(epoch: epoch)) }
+  func renewed(client: String, epoch: Int64) { perform(session.renewed(client: client, epoch: epoch)) }
 
   func tick(now: Int64) {
     // A session that found no room goes on, also where nothing says that there is room again.
@@ -183,6 +183,9 @@ final class ConnectStream: ServerStreamHandler {
 
   private func answerHeartbeat(_ timestamp: Int64) {
     let answer = PushV1.HeartbeatReply(timestamp: timestamp, serverTimeMs: EventLoop.wallClockMilliseconds())
-    call.send(EncodedMessage(PushV1.ServerMessage(payload: .heartbeat(answer))))
+    let message = EncodedMessage(PushV1.ServerMessage(payload: .heartbeat(answer)))
+    // Who doesn't read needs no sign of life, and could have any number of them queued.
+    guard hasRoom(for: message.count) else { return }
+    call.send(message)
   }
 }

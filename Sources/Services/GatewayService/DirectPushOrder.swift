@@ -106,7 +106,10 @@ struct DirectPushOrder {
   /// The record that keeps the message.
   func record(at now: Int64) -> PushRecord {
     var message = message
-    if message.expiresAtMs == 0 { message.expiresAtMs = now + JobDispatch.defaultTimeToLive.wholeMilliseconds }
+    let latest = now + JobDispatch.maximumTimeToLive.wholeMilliseconds
+    message.expiresAtMs =
+      message.expiresAtMs > 0
+      ? min(message.expiresAtMs, latest) : now + JobDispatch.defaultTimeToLive.wholeMilliseconds
     var record = PushRecord(
       target: .client(client), messageID: message.messageID, message: message.serialized(), jobID: message.jobID,
       isAtLeastOnce: true, expiresAt: message.expiresAtMs)

@@ -201,7 +201,7 @@ public final class Gateway {
     setReady("shutting down")
     node.shutDown("The node is shutting down.")
     presence.close()
-    await node.finishReleases(within: Gateway.storeGrace)
+    await node.releases.finish(within: Gateway.storeGrace)
     await node.lease.release()
     await server.shutdown(grace: grace)
     await node.settlements.flush(within: Gateway.storeGrace)

@@ -18,6 +18,7 @@ final class GatewayNode {
   let reports: LedgerReports
   let lease: NodeLease
   let settlements: InboxSettlements
+  let releases: SessionReleases
   private let deadlines: JobDeadlines
   private(set) lazy var drain = NodeDrain(node: self)
   private var admission: Admission
@@ -28,9 +29,8 @@ final class GatewayNode {
   private(set) lazy var delivery = Delivery(node: self)
   private var isSweeping = false
   private var isRefreshing = false
-  private var releases: [Registry.Refresh] = []
-  private var isReleasing = false
-  private let released = Wakeup()
+  /// How often all sessions were to be vouched for anew.
+  private var verifications = 0
   private var isShuttingDown = false
 
   init(
@@ -48,6 +48,7 @@ final class GatewayNode {
     admission = Admission(options.admission)
     reports = LedgerReports(ledger: ledger, loop: loop, nodeID: options.nodeID, metrics: metrics, log: log)
     lease = NodeLease(registry: registry, options: options, loop: loop, metrics: metrics, log: log)
+    releases = SessionReleases(registry: registry, loop: loop, log: log)
     deadlines = JobDeadlines(ledger: ledger, loop: loop, log: log)
     inboxes = Inboxes(registry)
     settlements = InboxSettlements(inboxes: inboxes, reports: reports, loop: loop, metrics: metrics, log: log)
@@ -89,6 +90,8 @@ final class GatewayNode {
         let answer = try await registry.register(registration)
         guard answer.newerStream == 0 else { return stream.cameLate(newer: answer.newerStream) }
         stream.registered(answer, client: opening.client)
+        // Vouched for in an epoch that has ended meanwhile: due at once.
+        if lease.epoch != epoch { stream.refreshedAt = 0 }
         await tellPreviousNode(of: opening.client, answer)
       } catch {
         log.warning("client not registered", ["client": opening.client, "error": error.message])
@@ -109,23 +112,8 @@ final class GatewayNode {
     }
   }
 
-  /// Says that a client is away: with all others of this moment, in one pipeline.
-  func release(_ owned: Session.Owned) {
-    releases.append(
-      Registry.Refresh(client: owned.client, epoch: owned.epoch, lastActive: EventLoop.wallClockMilliseconds()))
-    guard !isReleasing else { return }
-    isReleasing = true
-    loop.spawn { [self] in
-      while !releases.isEmpty {
-        let batch = releases
-        releases = []
-        let failures = await registry.release(batch).filter { if case .failure = $0 { true } else { false } }
-        if !failures.isEmpty { log.warning("clients not released", ["count": failures.count]) }
-      }
-      isReleasing = false
-      released.fire()
-    }
-  }
+  /// Says that a client is away.
+  func release(_ owned: Session.Owned) { releases.add(owned) }
 
   // MARK: What clients have
 
@@ -139,10 +127,17 @@ final class GatewayNode {
       settlement.acknowledged = position.seq
     } else {
       settlement.messageIDs = acknowledgement.messageIDs.prefix(GatewayLimits.acknowledgedIDs)
-        .filter { MessageID($0)?.client == client }
+        .filter { isInInbox($0, of: client) }
     }
     guard settlement.acknowledged > 0 || !settlement.messageIDs.isEmpty else { return }
     settlements.add(settlement, reported: acknowledgement.messageIDs.prefix(GatewayLimits.acknowledgedIDs))
+  }
+
+  /// Whether an id may be one of the client's inbox: those of jobs name their client, those without a job (`PushToClient`)
+  /// are any text. One of the fleet's log is a job's id alone.
+  private func isInInbox(_ messageID: String, of client: String) -> Bool {
+    guard let id = MessageID(messageID) else { return !messageID.isEmpty }
+    return id.client == client
   }
 
   // MARK: The sweep
@@ -172,6 +167,7 @@ final class GatewayNode {
   /// message may have been lost.
   func verifyAll() {
     guard options.safeguards.contains(.verification) else { return }
+    verifications += 1
     for stream in streams.all { stream.refreshedAt = 0 }
     refreshDue(now: loop.now)
     fleetDelivery.catchUp()
@@ -185,11 +181,15 @@ final class GatewayNode {
     let batch = Array(due)
     guard !batch.isEmpty else { return }
     isRefreshing = true
+    let verification = verifications
     loop.spawn { [self] in
       await refresh(batch, nodeEpoch: epoch)
       isRefreshing = false
+      let isOvertaken = verification != verifications
+      // What was found out before all were to be vouched for anew doesn't count.
+      if isOvertaken { for stream in batch { stream.refreshedAt = 0 } }
       // A full batch: there are more that are due.
-      if batch.count == GatewayLimits.refreshesPerSweep { refreshDue(now: loop.now) }
+      if isOvertaken || batch.count == GatewayLimits.refreshesPerSweep { refreshDue(now: loop.now) }
     }
   }
 
@@ -222,14 +222,15 @@ final class GatewayNode {
 
   /// Writes a session's record anew: Redis has lost it.
   private func restore(_ stream: ConnectStream, _ client: String, _ nodeEpoch: Int64) async {
-    let registration = SessionRegistration(
+    var registration = SessionRegistration(
       client: client, node: options.nodeID, nodeEpoch: nodeEpoch, session: stream.sessionID,
       lastSession: "", peer: stream.peer, tags: stream.tags, stream: stream.number,
       logID: stream.fleet.logID ?? fleetDelivery.tail.logID,
       logHead: stream.fleet.logID == nil ? fleetDelivery.tail.newest : stream.fleet.done)
+    registration.isRestored = true
     guard let answer = try? await registry.register(registration) else { return }
     guard answer.newerStream == 0 else { return stream.replace() }
-    stream.renewed(epoch: answer.epoch)
+    stream.renewed(client: client, epoch: answer.epoch)
     // Who writes to the client finds it again; the next look at its inbox is due at once.
     stream.refreshedAt = 0
   }
@@ -245,13 +246,5 @@ final class GatewayNode {
       stream.goAway(
         reason, retryAfter: options.drainRetry, gateway: drain.goal(), reconnectAfter: drain.reconnectDelay())
     }
-  }
-
-  /// Waits until the registry knows of every session that has ended, for a while.
-  func finishReleases(within limit: Duration) async {
-    guard isReleasing else { return }
-    let timer = loop.schedule(after: limit) { [released] in released.fire() }
-    await released.wait()
-    timer.cancel()
   }
 }

@@ -93,7 +93,8 @@ final class LedgerReports {
   }
 
   private func startWrittenTimer() {
-    writtenTimer = loop.schedule(after: LedgerReports.writtenInterval) { [unowned self] in
+    writtenTimer = loop.schedule(after: LedgerReports.writtenInterval) { [weak self] in
+      guard let self else { return }
       writtenTimer = nil
       flush(&writtenBefore)
       swap(&written, &writtenBefore)
@@ -139,7 +140,7 @@ final class LedgerReports {
       fields.percent = percent(status)
       progress[row] = fields
       if progressTimer == nil {
-        progressTimer = loop.schedule(after: LedgerReports.progressInterval) { [unowned self] in flushProgress() }
+        progressTimer = loop.schedule(after: LedgerReports.progressInterval) { [weak self] in self?.flushProgress() }
       }
     case .verified:
       progress[row] = nil
@@ -165,6 +166,7 @@ final class LedgerReports {
   private func cut(_ text: String) -> String { String(text.prefix(LedgerReports.maximumTextLength)) }
 
   private func flushProgress() {
+    progressTimer?.cancel()
     progressTimer = nil
     for (row, fields) in progress { step(row.job, row.client, to: .downloading, fields) }
     progress = [:]

@@ -20,7 +20,7 @@ internal import Schema
 /// | end          |                  |                        | release the record     |
 ///
 /// A value without I/O: messages, answers and the time go in, actions come out. A registration that is answered after the
-/// stream has closed owns a record, which has to be released.
+/// stream has closed owns a record, which has to be released; so does one that restores a lost record.
 struct Session {
   enum State: Equatable {
     case waiting
@@ -164,8 +164,9 @@ struct Session {
   }
 
   /// The record was lost and has been written anew, in a new epoch.
-  mutating func renewed(epoch: Int64) -> Action {
-    guard case .open(let client, let old) = state, epoch > old else { return .none }
+  mutating func renewed(client: String, epoch: Int64) -> Action {
+    guard state != .closed else { return .release(Owned(client: client, epoch: epoch)) }
+    guard case .open(client, let old) = state, epoch > old else { return .none }
     state = .open(client: client, epoch: epoch)
     return .none
   }
