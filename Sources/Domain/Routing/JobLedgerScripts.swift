@@ -3,7 +3,9 @@ internal import Redis
 /// The ledger's Lua. The keys of a job share its id as their hash tag.
 ///
 /// `job:{ID}` is a hash: spec, notice, kind, submitted_at, updated_at, ordinal (grows with each change of a row),
-/// `s1` … `s8` (how many rows are in each state), cancelled, reason, admits (a client without a row may get one). `job:{ID}:row:CLIENT` is a hash with the row's fields.
+/// `s1` … `s8` (how many rows are in each state), cancelled, reason, admits (a client without a row may get one).
+/// `job:{ID}:row:CLIENT` is a hash with the row's fields, `job:{ID}:rows` a sorted set: clients by the ordinal of their
+/// row's newest change.
 enum JobLedgerScripts {
   /// Opens a job, once.
   ///
