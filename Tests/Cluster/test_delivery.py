@@ -164,6 +164,27 @@ class Jobs(unittest.TestCase):
             return not next(client for client in clients["clients"] if client["client_id"] == agent.client_id)["online"]
         eventually(gone, f"{agent.client_id} is away")
 
+    def test_what_is_cancelled_while_it_waits_does_not_come(self):
+        agent = self.agent()
+        self.away(agent)
+        wrong, right = (self.cluster.pushctl("push", "--client", agent.client_id, "--text", text)[0]
+                        for text in ["a mistake", "as it should be"])
+        self.assertEqual((wrong["stored_count"], right["stored_count"]), (1, 1))
+        for reason in ["think better of it", "said twice"]:
+            status, code = self.cluster.pushctl("cancel", wrong["job_id"], "--reason", reason)
+            self.assertEqual((code, status["state"], status["reason"]), (0, "CANCELLED", "think better of it"))
+            self.assertEqual([row["state"] for row in status["targets"]], ["FAILED"])
+        agent.start([self.cluster.gateways[1]["listen"]])
+        self.assertEqual(ended(self.cluster, right["job_id"])["state"], "SUCCEEDED")
+        last, _ = self.cluster.pushctl("push", "--client", agent.client_id, "--text", "the last")
+        self.assertEqual(ended(self.cluster, last["job_id"])["state"], "SUCCEEDED")
+        with open(agent.log, encoding="utf-8") as log:
+            self.assertEqual(re.findall(r"^text: (.*)$", log.read(), re.MULTILINE), ["as it should be", "the last"])
+        self.assertEqual(ended(self.cluster, wrong["job_id"])["state"], "CANCELLED")
+        for arguments, expected in [([fresh("job")], 1), ([], 64)]:
+            _, code = self.cluster.pushctl("cancel", *arguments, check=False)
+            self.assertEqual(code, expected)
+
     def test_tags_choose_also_who_is_away(self):
         """A text and a file to tags: one agent has them and is there, one has them and is away, one lacks a tag."""
         region = fresh("region")

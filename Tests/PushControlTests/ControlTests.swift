@@ -157,6 +157,35 @@ import UploadClient
     }
   }
 
+  @Test func aCancellationShowsTheWholeJob() async throws {
+    try await scene { _, servers, control, printed in
+      let reason = "The job was cancelled."
+      var first = self.status(.cancelled, [.init(clientID: "a", state: .failed, reason: reason)])
+      first.reason = "a mistake"
+      var second = self.status(.cancelled, [.init(clientID: "b", state: .written)])
+      second.reason = "a mistake"
+      servers[0].statuses = [first, second]
+      #expect(await control(.init([servers[0].address])).cancel("j", reason: "a mistake") == 0)
+      #expect(servers[0].cancellations == [.init(jobID: "j", reason: "a mistake")])
+      let report = try printed.json()
+      #expect(report["state"] as? String == "CANCELLED" && report["reason"] as? String == "a mistake")
+      let rows = try #require(report["targets"] as? [[String: Any]])
+      #expect(rows.map { $0["state"] as? String } == ["FAILED", "WRITTEN"])
+    }
+  }
+
+  @Test func aCancellationForPeopleAndOneOfAnUnknownJob() async throws {
+    try await scene(json: false) { _, servers, control, printed in
+      #expect(await control(.init([servers[0].address], json: false)).cancel("none", reason: "") == 1)
+      #expect(printed.drawn.joined == "pushctl: NOT_FOUND: There is no such job.\n" && printed.results.all.isEmpty)
+      var status = self.status(.cancelled, [.init(clientID: "a", state: .failed)])
+      status.reason = "a \u{1B}mistake"
+      servers[0].statuses = [status]
+      #expect(await control(.init([servers[0].address], json: false)).cancel("j", reason: "x") == 0)
+      #expect(printed.results.joined.hasPrefix("job j: cancelled: a ?mistake\n"))
+    }
+  }
+
   @Test func aStatusIsReadPageByPage() async throws {
     try await scene(json: false) { _, servers, control, printed in
       servers[0].statuses = [

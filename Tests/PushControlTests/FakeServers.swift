@@ -27,6 +27,7 @@ final class FakeServers {
   var submitFailures: [Status] = []
   /// What `Get` pages through and `Watch` sends, one after the other.
   var statuses: [PushV1.JobStatus] = []
+  private(set) var cancellations: [PushV1.CancelJobRequest] = []
   var clients: [PushV1.ClientInfo] = []
   var nodes: [PushV1.NodeInfo] = []
   /// What each `WatchClients` sends before it ends with its status.
@@ -61,6 +62,11 @@ final class FakeServers {
       guard page < statuses.count else { throw Status(.notFound, "There is no such job.") }
       var status = statuses[page]
       status.nextPageToken = page + 1 < statuses.count ? String(page + 1) : ""
+      return status
+    }
+    router.unary(PushV1.JobService.cancel) { [unowned self] request, _ in
+      cancellations.append(request)
+      guard let status = statuses.first else { throw Status(.notFound, "There is no such job.") }
       return status
     }
     router.serverStreaming(PushV1.JobService.watch) { [unowned self] _, responses, _ in

@@ -17,8 +17,10 @@ import Testing
   @Test func aJobIsOpenedOnce() async throws {
     try await withRedis { _, redis in
       let ledger = JobLedger(redis)
-      #expect(try await ledger.open(Self.job("j"), notice: nil, now: 100) == .new)
-      #expect(try await ledger.open(Self.job("j"), notice: nil, now: 200) == .duplicate)
+      #expect(
+        try await ledger.open(Self.job("j"), notice: nil, now: 100) == JobLedger.Opened(isDuplicate: false, added: 0))
+      #expect(
+        try await ledger.open(Self.job("j"), notice: nil, now: 200) == JobLedger.Opened(isDuplicate: true, added: 0))
       await #expect(throws: RoutingError.self) {
         _ = try await ledger.open(Self.job("j", text: "other"), notice: nil, now: 300)
       }
@@ -122,6 +124,60 @@ import Testing
       #expect(try await !ledger.cancel("j3", reason: "again", now: 3))
       let cancelled = try await ledger.summary(of: "j3")
       #expect(cancelled.state == .cancelled && cancelled.reason == "enough")
+    }
+  }
+
+  @Test func aJobIsOpenedTogetherWithItsRows() async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      // More than one script takes.
+      let clients = (0..<450).map { "c\($0)" }
+      var opened = try await ledger.open(Self.job("j"), notice: nil, clients: clients, now: 1)
+      #expect(opened == JobLedger.Opened(isDuplicate: false, added: 450))
+      #expect(try await Set(ledger.allRows(of: "j").map(\.clientID)) == Set(clients))
+      #expect(try await ledger.summary(of: "j").counts == [.accepted: 450])
+      // A repeated submission adds what is missing and leaves what is there.
+      try await ledger.take([RowStep(job: "j", clients: ["c7"], to: .routed)], now: 2)
+      opened = try await ledger.open(Self.job("j"), notice: nil, clients: ["c7", "d"], now: 3)
+      #expect(opened == JobLedger.Opened(isDuplicate: true, added: 1))
+      #expect(try await Self.rows(ledger, "j")["c7"]?.state == .routed)
+      // Another content gets no rows, nor does a job that is cancelled.
+      await #expect(throws: RoutingError.self) {
+        _ = try await ledger.open(Self.job("j", text: "other"), notice: nil, clients: ["e"], now: 4)
+      }
+      #expect(try await ledger.cancel("j", reason: "", now: 5))
+      opened = try await ledger.open(Self.job("j"), notice: nil, clients: ["f"], now: 6)
+      #expect(opened == JobLedger.Opened(isDuplicate: true, added: 0))
+      #expect(try await ledger.allRows(of: "j").count == 451)
+    }
+  }
+
+  /// ms.
+  static let day: Int64 = 24 * 3_600_000
+
+  @Test(arguments: [
+    (30 * JobLedgerTests.day, Int64(0), 31 * JobLedgerTests.day),
+    (JobLedgerTests.day, 1 + 40 * JobLedgerTests.day, 41 * JobLedgerTests.day),
+    (Int64.max, Int64.max, 366 * JobLedgerTests.day),
+  ])
+  func theKeysOfAJobOutliveItsMessage(ttl: Int64, deadline: Int64, least: Int64) async throws {
+    try await withRedis { _, redis in
+      let ledger = JobLedger(redis)
+      var job = Self.job("j")
+      (job.ttlMs, job.deadlineMs) = (ttl, deadline)
+      _ = try await ledger.open(job, notice: nil, clients: ["a"], now: 1)
+      try await ledger.addRows("j", ["b"], now: 1)
+      try await ledger.admitMembers(to: "j")
+      let steps = [
+        RowStep(job: "j", clients: ["a", "admitted"], to: .written), RowStep(job: "j", clients: ["b"], to: .failed),
+      ]
+      #expect(try await ledger.take(steps, now: 2) == [2, 1])
+      let keys = try await redis.send("KEYS", "job:{j}*").asArray ?? []
+      #expect(keys.count == 5)
+      for key in keys {
+        let left = try await redis.send("PTTL", .string(key.asString ?? "")).asInteger ?? 0
+        #expect(left > least - 60_000 && left <= least + 2 * Self.day, "\(key)")
+      }
     }
   }
 

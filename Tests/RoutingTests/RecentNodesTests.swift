@@ -30,6 +30,28 @@ import Testing
     }
   }
 
+  @Test func whatWasReadAheadIsNotReadAgain() async throws {
+    try await withRedis { loop, redis in
+      let registry = Registry(redis)
+      let nodes = RecentNodes(registry)
+      var isShown = false
+      while !isShown {
+        let holder = try await Self.acquire(registry, "g1")
+        _ = try await nodes.holding([holder], isFresh: true)
+        try await loop.sleep(for: RecentNodes.lifetime)
+        let start = EventLoop.monotonicNanoseconds()
+        nodes.readAhead()
+        // Redis answers in the order of the requests: after this one the node's record has been read.
+        try await registry.releaseNode("g1", epoch: holder.epoch, topic: "t", partition: 0)
+        let found = try await nodes.holding([holder], isFresh: false)["g1"]
+        guard EventLoop.monotonicNanoseconds() - start < RecentNodes.lifetime.nanoseconds else { continue }
+        #expect(found?.epoch == holder.epoch)
+        #expect(try await nodes.holding([holder], isFresh: true)["g1"] == nil)
+        isShown = true
+      }
+    }
+  }
+
   @Test func aNodeThatHasGoneIsForgottenSoon() async throws {
     try await withRedis { loop, redis in
       let registry = Registry(redis)

@@ -39,9 +39,13 @@ public final class JobDispatch {
     if let notice { job.payload = .fileID(notice.fileID) }
     try JobDispatch.validate(job, notice)
     var now = EventLoop.wallClockMilliseconds()
-    let opened = try await ledger.open(job, notice: notice, now: now)
-    var answer = PushV1.SubmitResponse(jobID: job.jobID, duplicate: opened == .duplicate)
-    if opened == .duplicate {
+    var seen: Set<String> = []
+    let clients = (job.targets?.clientIDs ?? []).filter { seen.insert($0).inserted }
+    // The job and its rows stand, in one round trip, before anything is sent. Where its clients are comes along with that.
+    let ahead = publisher.lookAhead(clients, isKept: job.qos == .atLeastOnce)
+    let opened = try await ledger.open(job, notice: notice, clients: clients, now: now)
+    var answer = PushV1.SubmitResponse(jobID: job.jobID, duplicate: opened.isDuplicate)
+    if opened.isDuplicate {
       let summary = try await ledger.summary(of: job.jobID)
       now = summary.submittedAt
       answer.targetCount = Int64(summary.counts.values.reduce(0, +))
@@ -50,11 +54,12 @@ public final class JobDispatch {
     let message = JobDispatch.message(of: job, notice, submittedAt: now)
     let sent =
       job.targets?.isForMembers == true
-      ? try await sendToMembers(job, message, isDuplicate: opened == .duplicate)
-      : try await send(job, message, to: job.targets?.clientIDs ?? [])
+      ? try await sendToMembers(job, message, isDuplicate: opened.isDuplicate)
+      : try await send(job, message, to: clients, areNew: opened.added == clients.count, ahead)
     (answer.targetCount, answer.storedCount) = (Int64(sent.targets), Int64(sent.stored))
-    // A cancellation marks the job first: it has found what was sent before it, or the mark is seen here.
-    if try await ledger.isCancelled(job.jobID) { try await withdraw(job) }
+    // A cancellation marks the job first: it has found what was sent before it, or the mark is seen here. Then the rows may
+    // have failed before their messages were sent, so those are taken out wherever they went.
+    if try await ledger.isCancelled(job.jobID) { try await withdraw(job, sentTo: clients) }
     return answer
   }
 
@@ -67,21 +72,20 @@ public final class JobDispatch {
 
   // MARK: To named clients
 
+  /// - Parameter areNew: whether the rows of all clients are.
   private func send(
-    _ job: PushV1.Job, _ message: PushV1.ServerMessage, to named: [String]
+    _ job: PushV1.Job, _ message: PushV1.ServerMessage, to clients: [String], areNew: Bool,
+    _ ahead: Publisher.LookAhead?
   ) async throws(RoutingError) -> Sent {
-    var seen: Set<String> = []
-    let clients = named.filter { seen.insert($0).inserted }
-    let added = try await ledger.addRows(job.jobID, clients, now: EventLoop.wallClockMilliseconds())
     var waiting = clients
-    if added < clients.count {
+    if !areNew {
       // A repeated submission finds rows that are further already: those have been sent.
       waiting = try await ledger.allRows(of: job.jobID).filter { $0.state == .accepted }.map(\.clientID)
     }
     let records = waiting.map { client in
       JobDispatch.record(job, message, .client(client), MessageID(job: job.jobID, client: client))
     }
-    let outcomes = try await publisher.publish(records)
+    let outcomes = try await publisher.publish(records, ahead: ahead)
     // Where all inboxes are full nothing was taken, and the publisher is to come again; otherwise these rows have failed.
     var refusal: String?
     if clients.count == waiting.count { refusal = JobDispatch.refusal(outcomes) }

@@ -89,11 +89,13 @@ extension JobDispatch {
     try await withdraw(try await ledger.summary(of: jobID).job)
   }
 
-  func withdraw(_ job: PushV1.Job) async throws(RoutingError) {
+  /// - Parameter clients: who may have the message waiting whatever their rows say.
+  func withdraw(_ job: PushV1.Job, sentTo clients: [String] = []) async throws(RoutingError) {
     let rows = try await waitingRows(of: job.jobID)
     let isForMembers = job.targets?.isForMembers == true
     let isKept = JobLedger.keepsRows(of: job) && job.qos == .atLeastOnce
-    try await publisher.withdraw(job.jobID, from: isForMembers || !isKept ? [] : rows.map(\.clientID))
+    let holders = Set(rows.map(\.clientID)).union(clients)
+    try await publisher.withdraw(job.jobID, from: isForMembers || !isKept ? [] : Array(holders))
     let open = rows.filter { $0.state != .written }.map(\.clientID)
     try await ledger.take(
       [RowStep(job: job.jobID, clients: open, to: .failed, RowFields(reason: JobDispatch.cancelledReason))],

@@ -9,8 +9,11 @@ public import Schema
 /// Belongs to its loop. States move by the table of `JobRowState` alone, which the scripts apply: reports may come late,
 /// twice and from several nodes.
 public final class JobLedger {
-  /// Keys of a job live so long after its submission.
+  /// Keys of a job live so long after its submission, and longer where its message or its deadline does. The list of jobs
+  /// goes back so far.
   public static let lifetime: Duration = .seconds(7 * 24 * 3600)
+  /// By how much they outlive the job's message and its deadline, at least.
+  public static let afterlife: Duration = .seconds(24 * 3600)
   /// Rows that one script touches at most: it holds Redis for about a millisecond.
   static let rowsPerScript = 200
   /// Scripts over rows that one node has under way at once: they hold Redis for some ten milliseconds.
@@ -22,42 +25,59 @@ public final class JobLedger {
     store = Store(redis)
   }
 
-  public enum Opened: Equatable, Sendable {
-    case new
-    /// The job stands with the same content.
-    case duplicate
+  public struct Opened: Equatable, Sendable {
+    /// The job stood already, with the same content.
+    public var isDuplicate: Bool
+    /// How many rows are new.
+    public var added: Int
   }
 
-  /// Opens a job, once.
+  /// Opens a job, once, with rows in the state ACCEPTED; a client that has one keeps it, a cancelled job gets none. One
+  /// round trip for what a script takes, a second one for more rows.
   ///
-  /// - Parameter now: ms since the epoch.
+  /// - Parameters:
+  ///   - clients: each once.
+  ///   - now: ms since the epoch.
   /// - Throws: `.conflict` when its id stands with another content.
   public func open(
-    _ job: PushV1.Job, notice: PushV1.FileNotice?, now: Int64
+    _ job: PushV1.Job, notice: PushV1.FileNotice?, clients: [String] = [], now: Int64
   ) async throws(RoutingError) -> Opened {
     let kind: JobKind = notice == nil ? .message : .file
-    let lifetime = JobLedger.lifetime.wholeMilliseconds
     var requests: [Store.Request] = [
-      .script(
-        JobLedgerScripts.open, keys: [.string(Key.job(job.jobID))],
-        [
-          .bytes(job.serialized()), .bytes(notice?.serialized() ?? Bytes()), .string(kind.rawValue), .integer(now),
-          .integer(lifetime),
-        ]),
       .command(["ZADD", Key.jobs, "NX", String(now), job.jobID]),
-      .command(["ZREMRANGEBYSCORE", Key.jobs, "-inf", "(\(now - lifetime)"]),
+      .command(["ZREMRANGEBYSCORE", Key.jobs, "-inf", "(\(now - JobLedger.lifetime.wholeMilliseconds)"]),
     ]
     if JobLedger.keepsRows(of: job) {
-      // A repeated submission schedules a look more, which finds out when the next one is due.
+      // Before the rows, so that none is there which nobody ends. A repeated submission schedules a look more, which finds
+      // out when the next one is due.
       requests.append(schedule(job.jobID, at: JobLedger.firstEnd(of: job, submittedAt: now)))
     }
-    let replies = await store.all(requests)
-    for reply in replies { _ = try reply.get() }
-    switch try replies[0].get().number {
-    case 0: return .new
-    case 1: return .duplicate
-    default: throw RoutingError(.conflict, "A job with this id stands already, with another content.")
+    let first = clients.prefix(JobLedger.rowsPerScript)
+    let head: [RedisArgument] = [
+      .bytes(job.serialized()), .bytes(notice?.serialized() ?? Bytes()), .string(kind.rawValue), .integer(now),
+      .integer(JobLedger.lifetime(of: job, submittedAt: now)),
+    ]
+    requests.append(
+      .script(JobLedgerScripts.open, keys: keys(job.jobID, first), head + first.map { .string($0) }))
+    var answer: [RedisValue] = []
+    for reply in await store.all(requests) { answer = try reply.get().elements }
+    guard answer.count == 2 else { throw RoutingError(.corrupt, "Redis answered a new job with something else.") }
+    guard answer[0].number != 2 else {
+      throw RoutingError(.conflict, "A job with this id stands already, with another content.")
     }
+    var opened = Opened(isDuplicate: answer[0].number == 1, added: Int(answer[1].number))
+    if clients.count > first.count {
+      opened.added += try await addRows(job.jobID, Array(clients.dropFirst(first.count)), now: now)
+    }
+    return opened
+  }
+
+  /// ms. A deadline that is further away than that of any message counts as that.
+  static func lifetime(of job: PushV1.Job, submittedAt: Int64) -> Int64 {
+    let longest = JobDispatch.maximumTimeToLive + defaultGrace
+    let untilDeadline = deadline(of: job, submittedAt: submittedAt) &- submittedAt
+    let end = max(JobDispatch.timeToLive(of: job), min(untilDeadline, longest.wholeMilliseconds))
+    return max(lifetime.wholeMilliseconds, end + afterlife.wholeMilliseconds)
   }
 
   /// Adds rows in the state ACCEPTED; a client that has one keeps it.
@@ -65,9 +85,9 @@ public final class JobLedger {
   /// - Returns: how many are new.
   @discardableResult
   public func addRows(_ job: String, _ clients: [String], now: Int64) async throws(RoutingError) -> Int {
-    let head: [RedisArgument] = [.integer(now), .integer(JobLedger.lifetime.wholeMilliseconds)]
     let requests = slices(of: clients).map { slice in
-      Store.Request.script(JobLedgerScripts.addRows, keys: keys(job, slice), head + slice.map { .string($0) })
+      Store.Request.script(
+        JobLedgerScripts.addRows, keys: keys(job, slice), [.integer(now)] + slice.map { .string($0) })
     }
     var added = 0
     for reply in await store.all(requests, atOnce: JobLedger.scriptsAtOnce) { added += Int(try reply.get().number) }

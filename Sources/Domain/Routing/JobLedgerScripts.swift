@@ -7,51 +7,67 @@ internal import Redis
 /// `job:{ID}:row:CLIENT` is a hash with the row's fields, `job:{ID}:rows` a sorted set: clients by the ordinal of their
 /// row's newest change.
 enum JobLedgerScripts {
-  /// Opens a job, once.
-  ///
-  /// - KEYS: `job:{ID}`
-  /// - ARGV: the job and the file's notice, encoded; its kind; submitted at in ms since the epoch; lifetime in ms
-  /// - Answers: 0 it is new, 1 it stands with the same content, 2 it stands with another one
-  static let open = RedisScript(
-    """
-    local spec = redis.call('HGET', KEYS[1], 'spec')
-    if spec then
-      if spec == ARGV[1] then return 1 end
-      return 2
+  /// What scripts begin with that add rows: `KEYS[1]` and `KEYS[2]` are `job:{ID}` and `job:{ID}:rows`, the key of each row
+  /// follows; the client of `KEYS[i]` is `ARGV[i + offset]`. Rows live as long as their job.
+  private static let adding = """
+    local function add(now, offset)
+      local life = redis.call('PTTL', KEYS[1])
+      if life <= 0 then return 0 end
+      local ordinal = tonumber(redis.call('HGET', KEYS[1], 'ordinal') or '0')
+      local places = {}
+      for i = 3, #KEYS do
+        if redis.call('HSETNX', KEYS[i], 'state', '1') == 1 then
+          redis.call('HSET', KEYS[i], 'updated_at', now)
+          redis.call('PEXPIRE', KEYS[i], life)
+          ordinal = ordinal + 1
+          places[#places + 1] = ordinal
+          places[#places + 1] = ARGV[i + offset]
+        end
+      end
+      local added = #places / 2
+      if added > 0 then
+        redis.call('ZADD', KEYS[2], unpack(places))
+        redis.call('HSET', KEYS[1], 'ordinal', ordinal)
+        redis.call('HINCRBY', KEYS[1], 's1', added)
+        redis.call('PEXPIRE', KEYS[2], life)
+      end
+      return added
     end
-    redis.call('HSET', KEYS[1], 'spec', ARGV[1], 'notice', ARGV[2], 'kind', ARGV[3], 'submitted_at', ARGV[4],
-      'updated_at', ARGV[4], 'ordinal', '0')
-    redis.call('PEXPIRE', KEYS[1], ARGV[5])
-    return 0
-    """)
+
+    """
+
+  /// Opens a job, once, and adds rows in the state ACCEPTED; those that are there stay as they are. A job that is cancelled,
+  /// or stands with another content, gets none.
+  ///
+  /// - KEYS: `job:{ID}`, `job:{ID}:rows`, then the key of each row
+  /// - ARGV: the job and the file's notice, encoded; its kind; now in ms since the epoch; lifetime in ms, then the client of
+  ///   each row
+  /// - Answers: {0 the job is new, 1 it stands with the same content, 2 it stands with another one; how many rows are new}
+  static let open = RedisScript(
+    adding + """
+      local spec, what = redis.call('HGET', KEYS[1], 'spec'), 1
+      if not spec then
+        what = 0
+        redis.call('HSET', KEYS[1], 'spec', ARGV[1], 'notice', ARGV[2], 'kind', ARGV[3], 'submitted_at', ARGV[4],
+          'updated_at', ARGV[4], 'ordinal', '0')
+        redis.call('PEXPIRE', KEYS[1], ARGV[5])
+      elseif spec ~= ARGV[1] then
+        return {2, 0}
+      elseif redis.call('HEXISTS', KEYS[1], 'cancelled') == 1 then
+        return {1, 0}
+      end
+      return {what, add(ARGV[4], 3)}
+      """)
 
   /// Adds rows in the state ACCEPTED; those that are there stay as they are.
   ///
   /// - KEYS: `job:{ID}`, `job:{ID}:rows`, then the key of each row
-  /// - ARGV: now in ms since the epoch, lifetime in ms, then the client of each row
+  /// - ARGV: now in ms since the epoch, then the client of each row
   /// - Answers: how many rows are new
   static let addRows = RedisScript(
-    """
-    local ordinal = tonumber(redis.call('HGET', KEYS[1], 'ordinal') or '0')
-    local places = {}
-    for i = 3, #KEYS do
-      if redis.call('HSETNX', KEYS[i], 'state', '1') == 1 then
-        redis.call('HSET', KEYS[i], 'updated_at', ARGV[1])
-        redis.call('PEXPIRE', KEYS[i], ARGV[2])
-        ordinal = ordinal + 1
-        places[#places + 1] = ordinal
-        places[#places + 1] = ARGV[i]
-      end
-    end
-    local added = #places / 2
-    if added > 0 then
-      redis.call('ZADD', KEYS[2], unpack(places))
-      redis.call('HSET', KEYS[1], 'ordinal', ordinal)
-      redis.call('HINCRBY', KEYS[1], 's1', added)
-    end
-    redis.call('PEXPIRE', KEYS[2], ARGV[2])
-    return added
-    """)
+    adding + """
+      return add(ARGV[1], -1)
+      """)
 
   /// Takes rows of one job to the same state, with the same fields. A row whose present state does not allow the step
   /// stays as it is. A client that has no row gets one when the job admits it.

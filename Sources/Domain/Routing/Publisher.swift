@@ -19,6 +19,8 @@ public final class Publisher {
   public static let broadcastTopic = "client-broadcast"
   /// Records of one call that wait for their delivery at once.
   static let window = 2000
+  /// Clients that are asked for ahead at most; of more none is.
+  static let maximumLookAhead = 200
 
   public enum Outcome: Equatable, Sendable {
     /// The record stands in Kafka, or the node itself has taken it.
@@ -58,6 +60,27 @@ public final class Publisher {
     recentNodes = RecentNodes(registry)
   }
 
+  /// Clients that are being looked up.
+  final class LookAhead {
+    fileprivate let clients: [String]
+    fileprivate let answers: Store.Answers
+
+    fileprivate init(_ clients: [String], _ answers: Store.Answers) {
+      (self.clients, self.answers) = (clients, answers)
+    }
+  }
+
+  /// Asks for the nodes that may be needed, and where clients are whose messages are kept nowhere, without waiting: so that
+  /// these answers come with those of the caller's next call to Redis. Nothing is written, so it may come before the
+  /// job stands.
+  ///
+  /// - Returns: what `publish` takes for records of just these clients; nil where it is to ask itself.
+  func lookAhead(_ clients: [String], isKept: Bool) -> LookAhead? {
+    recentNodes.readAhead()
+    guard !isKept, !clients.isEmpty, clients.count <= Publisher.maximumLookAhead else { return nil }
+    return LookAhead(clients, registry.store.begin(Registry.holderRequests(of: clients)))
+  }
+
   /// Keeps each record that is to be kept and isn't yet, looks up its client, and sends the record to the node that holds
   /// it.
   ///
@@ -68,25 +91,32 @@ public final class Publisher {
   public func publish(
     _ records: [PushRecord], unlessHeldBy excluded: String? = nil
   ) async throws(RoutingError) -> [Outcome] {
+    try await publish(records, unlessHeldBy: excluded, ahead: nil)
+  }
+
+  /// - Parameter ahead: what was asked about the clients of these records; it is used once.
+  func publish(
+    _ records: [PushRecord], unlessHeldBy excluded: String? = nil, ahead: LookAhead?
+  ) async throws(RoutingError) -> [Outcome] {
     var outcomes: [Outcome] = []
     outcomes.reserveCapacity(records.count)
     var rest = records[...]
     while !rest.isEmpty {
       let slice = Array(rest.prefix(Publisher.window))
       rest = rest.dropFirst(Publisher.window)
-      outcomes += try await publish(slice: slice, excluded)
+      outcomes += try await publish(slice: slice, excluded, ahead)
     }
     return outcomes
   }
 
   private func publish(
-    slice records: [PushRecord], _ excluded: String?
+    slice records: [PushRecord], _ excluded: String?, _ ahead: LookAhead?
   ) async throws(RoutingError) -> [Outcome] {
     // Who comes back with a miss doesn't want to hear the same again.
     let isFresh = excluded != nil
     let isKept = records.map { $0.isAtLeastOnce && $0.place == nil && !$0.clientID.isEmpty }
     var kept = try await keep(zip(records, isKept).filter(\.1).map(\.0), isFresh).makeIterator()
-    var located = try await locate(zip(records, isKept).filter { !$1 }.map(\.0), isFresh).makeIterator()
+    var located = try await locate(zip(records, isKept).filter { !$1 }.map(\.0), isFresh, ahead).makeIterator()
     let routes = isKept.compactMap { $0 ? kept.next() : located.next() }
     let deliveries = Deliveries(count: records.count)
     return await withUnsafeContinuation { continuation in
@@ -113,9 +143,17 @@ public final class Publisher {
   }
 
   /// Where the clients of records are that are kept already, or never are.
-  private func locate(_ records: [PushRecord], _ isFresh: Bool) async throws(RoutingError) -> [Route] {
+  private func locate(
+    _ records: [PushRecord], _ isFresh: Bool, _ ahead: LookAhead?
+  ) async throws(RoutingError) -> [Route] {
     guard !records.isEmpty else { return [] }
-    let holders = try await registry.holders(of: records.map(\.clientID))
+    let clients = records.map(\.clientID)
+    let holders: [Holder?]
+    if let ahead, ahead.clients == clients {
+      holders = try Registry.holders(from: await ahead.answers.all())
+    } else {
+      holders = try await registry.holders(of: clients)
+    }
     let nodes = try await recentNodes.holding(Set(holders.compactMap { $0 }), isFresh: isFresh)
     return zip(records, holders).map { record, holder in
       guard let holder else { return .settled(.unknown) }

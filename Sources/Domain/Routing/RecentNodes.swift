@@ -14,18 +14,39 @@ struct Holder: Hashable {
 /// all that is late is that a node has died, by less than `lifetime`, as with a lease that much longer. Belongs to its loop.
 final class RecentNodes {
   static let lifetime: Duration = .milliseconds(200)
+  /// Of more nodes none is read ahead.
+  static let maximumReadAhead = 256
 
   private let registry: Registry
   private var nodes: [String: NodeRecord] = [:]
   private var readAt: Int64 = 0
+  private var isReading = false
 
   init(_ registry: Registry) { self.registry = registry }
+
+  private var isRecent: Bool { EventLoop.monotonicNanoseconds() - readAt < RecentNodes.lifetime.nanoseconds }
+
+  /// Reads what is remembered again when it is too old to count, without waiting: Redis answers before whatever is sent
+  /// next.
+  func readAhead() {
+    guard !isRecent, !isReading, !nodes.isEmpty, nodes.count <= RecentNodes.maximumReadAhead else { return }
+    isReading = true
+    let names = Array(nodes.keys)
+    registry.store.begin(Registry.nodeRequests(of: names)).whenAll { [weak self] replies in
+      guard let self else { return }
+      isReading = false
+      // What can't be read is read by who needs it, and says why.
+      guard !isRecent, let read = try? Registry.nodeRecords(of: names, from: replies) else { return }
+      nodes = Dictionary(read.compactMap { $0 }.map { ($0.id, $0) }, uniquingKeysWith: { $1 })
+      readAt = EventLoop.monotonicNanoseconds()
+    }
+  }
 
   /// The records of the living nodes that hold clients.
   ///
   /// - Parameter isFresh: whether nothing that is remembered counts.
   func holding(_ holders: Set<Holder>, isFresh: Bool) async throws(RoutingError) -> [String: NodeRecord] {
-    let isRecent = EventLoop.monotonicNanoseconds() - readAt < RecentNodes.lifetime.nanoseconds
+    let isRecent = self.isRecent
     if isRecent, !isFresh, holders.allSatisfy({ $0.node.isEmpty || nodes[$0.node]?.epoch == $0.epoch }) { return nodes }
     // With those that are remembered, so that publishers to different nodes don't push out each other's.
     var names = Set(holders.map(\.node).filter { !$0.isEmpty })
@@ -44,9 +65,17 @@ final class RecentNodes {
 extension Registry {
   /// Which nodes the records of clients name, in one round trip; nil for a client without a record.
   func holders(of clients: [String]) async throws(RoutingError) -> [Holder?] {
+    try Registry.holders(from: await store.all(Registry.holderRequests(of: clients)))
+  }
+
+  static func holderRequests(of clients: [String]) -> [Store.Request] {
+    clients.map { .command(["HMGET", Key.client($0), "epoch", "node", "node_epoch"]) }
+  }
+
+  static func holders(from replies: [Result<RedisValue, RoutingError>]) throws(RoutingError) -> [Holder?] {
     var holders: [Holder?] = []
-    holders.reserveCapacity(clients.count)
-    for reply in await store.all(clients.map { .command(["HMGET", Key.client($0), "epoch", "node", "node_epoch"]) }) {
+    holders.reserveCapacity(replies.count)
+    for reply in replies {
       let fields = try reply.get().elements
       guard fields.count == 3, fields[0].asString != nil else {
         holders.append(nil)

@@ -61,8 +61,16 @@ extension Registry {
   }
 
   func nodeRecords(of ids: [String]) async throws(RoutingError) -> [NodeRecord?] {
-    let replies = await store.all(
-      ids.flatMap { [.command(["HGETALL", Key.node($0)]), .command(["PTTL", Key.node($0)])] })
+    try Registry.nodeRecords(of: ids, from: await store.all(Registry.nodeRequests(of: ids)))
+  }
+
+  static func nodeRequests(of ids: [String]) -> [Store.Request] {
+    ids.flatMap { [.command(["HGETALL", Key.node($0)]), .command(["PTTL", Key.node($0)])] }
+  }
+
+  static func nodeRecords(
+    of ids: [String], from replies: [Result<RedisValue, RoutingError>]
+  ) throws(RoutingError) -> [NodeRecord?] {
     var records: [NodeRecord?] = []
     records.reserveCapacity(ids.count)
     for (index, id) in ids.enumerated() {

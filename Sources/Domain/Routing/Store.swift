@@ -36,20 +36,20 @@ struct Store {
     answers.reserveCapacity(requests.count)
     var rest = requests[...]
     while !rest.isEmpty {
-      answers += await pipeline(rest.prefix(atOnce))
+      answers += await begin(rest.prefix(atOnce)).all()
       rest = rest.dropFirst(atOnce)
     }
     return answers
   }
 
-  private func pipeline(_ requests: ArraySlice<Request>) async -> [Result<RedisValue, RoutingError>] {
+  /// Sends requests at once, `pipelineLength` at most; what goes to Redis later is answered later. So what is asked beside
+  /// another call costs no round trip of its own.
+  func begin(_ requests: some Collection<Request>) -> Answers {
     let answers = Answers(count: requests.count)
-    return await withUnsafeContinuation { continuation in
-      answers.continuation = continuation
-      for (index, request) in requests.enumerated() {
-        send(request) { answers.set(index, $0.mapError(RoutingError.init)) }
-      }
+    for (index, request) in requests.enumerated() {
+      send(request) { answers.set(index, $0.mapError(RoutingError.init)) }
     }
+    return answers
   }
 
   /// Sends without waiting; `then` is called on the loop.
@@ -61,20 +61,29 @@ struct Store {
   }
 
   /// The answers of one pipeline, which may come out of order: a script that Redis didn't know is sent again.
-  private final class Answers {
+  final class Answers {
     private var values: [Result<RedisValue, RoutingError>]
     private var missing: Int
-    var continuation: UnsafeContinuation<[Result<RedisValue, RoutingError>], Never>?
+    private var then: (([Result<RedisValue, RoutingError>]) -> Void)?
 
-    init(count: Int) {
+    fileprivate init(count: Int) {
       values = Array(repeating: .success(.null), count: count)
       missing = count
     }
 
-    func set(_ index: Int, _ value: Result<RedisValue, RoutingError>) {
+    fileprivate func set(_ index: Int, _ value: Result<RedisValue, RoutingError>) {
       values[index] = value
       missing -= 1
-      if missing == 0 { continuation?.resume(returning: values) }
+      if missing == 0 { then?(values) }
+    }
+
+    /// Calls `then` on the loop with one answer each, in order; for one caller, as `all` is.
+    func whenAll(_ then: @escaping ([Result<RedisValue, RoutingError>]) -> Void) {
+      if missing == 0 { then(values) } else { self.then = then }
+    }
+
+    func all() async -> [Result<RedisValue, RoutingError>] {
+      await withUnsafeContinuation { continuation in whenAll { continuation.resume(returning: $0) } }
     }
   }
 }

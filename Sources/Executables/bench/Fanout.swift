@@ -3,10 +3,10 @@ import Reactor
 import Schema
 import Settings
 
-/// `bench fanout`: one text to all streams, again and again.
+/// `bench fanout`: one text to all streams, again and again; prints one JSON object.
 struct Fanout {
   private let gateway: HostPort
-  private let pid: Int
+  private let processes: [KeyValue]
   private let streams: Int
   private let messages: Int
   private let backlog: Int
@@ -15,9 +15,10 @@ struct Fanout {
 
   init(_ arguments: [String]) {
     var options = Options(
-      "bench fanout", about: "CPU of the server per delivery of a text to all streams.", environmentFlags: [])
+      "bench fanout", about: "CPU of processes per delivery of a text to all streams.", environmentFlags: [])
     let gateway = options.value("gateway", .hostPort, default: "127.0.0.1:7000", help: "The server's address.")
-    let pid = options.required("pid", .int(1...Int.max), help: "The server's process.")
+    let processes = options.list(
+      "process", .keyValue, isRequired: true, help: "NAME=PID of a process whose CPU is to be shown.")
     let streams = options.value("streams", .int(1...18_000), default: "5000", help: "How many streams.")
     let messages = options.value("messages", .int(1...100_000), default: "20", help: "How many texts.")
     let backlog = options.value(
@@ -27,7 +28,7 @@ struct Fanout {
       "qos", .choice(["0", "1"]), default: "0", help: "1: through the fleet's log, with a row for each stream.")
     let parsed = options.parseOrExit(arguments)
     self.gateway = parsed[gateway]
-    self.pid = parsed[pid]
+    self.processes = parsed[processes]
     self.streams = parsed[streams]
     self.messages = parsed[messages]
     self.backlog = parsed[backlog]
@@ -43,7 +44,7 @@ struct Fanout {
     // The first delivery pays for what is allocated once.
     _ = try await jobs.submit(request(text))
     try await fleet.awaitDeliveries(streams)
-    let before = try ProcessFigures(of: pid)
+    let costs = try ProcessCosts(processes)
     var expected = fleet.deliveries
     var milliseconds: [Double] = []
     var left = messages
@@ -56,8 +57,7 @@ struct Fanout {
       try await fleet.awaitDeliveries(expected)
       milliseconds.append(Double(EventLoop.monotonicNanoseconds() - start) / 1e6)
     }
-    let after = try ProcessFigures(of: pid)
-    report(before, after, milliseconds.sorted())
+    print(line(try costs.spent(), milliseconds.sorted()))
     fleet.close()
   }
 
@@ -84,14 +84,14 @@ struct Fanout {
         qos: isKept ? .atLeastOnce : .atMostOnce))
   }
 
-  private func report(_ before: ProcessFigures, _ after: ProcessFigures, _ milliseconds: [Double]) {
+  /// CPU in µs per delivery, and how long it took until the last stream had a message or a batch.
+  private func line(_ spent: [(name: String, seconds: Double)], _ milliseconds: [Double]) -> String {
     let deliveries = Double(messages * streams)
-    let each = (after.cpuSeconds - before.cpuSeconds) * 1e6 / deliveries
-    print(
-      "\(messages) texts of \(size) bytes (qos \(isKept ? 1 : 0)) to \(streams) streams, \(backlog) at a time: "
-        + "\(each.rounded(to: 2)) CPU µs per delivery")
-    print(
-      "until the last had it: p50 \(percentile(milliseconds, 0.5).rounded(to: 1)) ms, "
-        + "p99 \(percentile(milliseconds, 0.99).rounded(to: 1)) ms")
+    return jsonLine([
+      ("qos", isKept ? "1" : "0"), ("streams", "\(streams)"), ("messages", "\(messages)"), ("at_once", "\(backlog)"),
+      ("cpu_us", jsonObject(spent.map { ($0.name, $0.seconds * 1e6 / deliveries) })),
+      ("p50_ms", percentile(milliseconds, 0.5).rounded(to: 1)),
+      ("p99_ms", percentile(milliseconds, 0.99).rounded(to: 1)),
+    ])
   }
 }

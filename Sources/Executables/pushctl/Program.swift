@@ -13,6 +13,7 @@ struct Program {
       ("upload", "Uploads files; the ids that they get can be pushed."),
       ("push", "Pushes a text, a file or an event to clients."),
       ("status", "Shows what became of a push."),
+      ("cancel", "Ends a push: what still waits for its clients is not delivered."),
       ("clients", "Lists the clients that are known, and watches them come and go."),
       ("nodes", "Lists the gateways."),
       ("drain", "Takes a gateway out of service; its clients are sent to the others."),
@@ -28,6 +29,7 @@ struct Program {
         case "upload": try upload(arguments)
         case "push": try push(arguments)
         case "status": try status(arguments)
+        case "cancel": try cancel(arguments)
         case "clients": try clients(arguments)
         case "drain": try drain(arguments)
         default: try nodes(arguments)
@@ -151,6 +153,18 @@ struct Program {
     guard given[jobs].count == 1 else { throw shared.options.mistake("name one job.") }
     let (job, watches) = (given[jobs][0], given[watch])
     return (shared.control(given), { await $0.status(job, watches: watches) })
+  }
+
+  static func cancel(_ arguments: [String]) throws(UsageExit) -> Prepared {
+    var shared = Shared(
+      "cancel",
+      about: "Ends a push and shows it as it is then: what waits is not delivered, what clients have they keep.")
+    let reason = shared.options.value("reason", .text, default: "", help: "A sentence that is kept with the job.")
+    let jobs = shared.options.arguments("JOB", .string, isRequired: true, help: "The job's id.")
+    let given = try shared.options.parse(arguments, environment: processEnvironment())
+    guard given[jobs].count == 1 else { throw shared.options.mistake("name one job.") }
+    let (job, why) = (given[jobs][0], given[reason])
+    return (shared.control(given), { await $0.cancel(job, reason: why) })
   }
 
   static func clients(_ arguments: [String]) throws(UsageExit) -> Prepared {

@@ -69,6 +69,23 @@ extension Control {
     }
   }
 
+  /// Ends a job and prints it as it is then: what waits for its clients is taken out, what they have stays.
+  ///
+  /// - Parameter reason: a sentence that is kept with the job; that of the first cancellation counts.
+  /// - Returns: 0 when the job is cancelled, also when it was before.
+  public func cancel(_ job: String, reason: String) async -> Int32 {
+    await command {
+      _ = try await self.gateways.call { channel in
+        try await PushV1.JobServiceClient(channel).cancel(
+          .init(jobID: job, reason: reason), options: self.callOptions)
+      }
+      // The answer holds the first rows; this reads all of them.
+      let view = try await self.get(job)
+      try self.printResult(JobReport(view), people: Self.table(view))
+      return true
+    }
+  }
+
   private func get(_ job: String) async throws -> JobView {
     try await gateways.call { channel in
       var view = JobView(id: job)
