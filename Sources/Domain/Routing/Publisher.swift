@@ -19,8 +19,6 @@ public final class Publisher {
   public static let broadcastTopic = "client-broadcast"
   /// Records of one call that wait for their delivery at once.
   static let window = 2000
-  /// Clients that are asked for ahead at most; of more none is.
-  static let maximumLookAhead = 200
 
   public enum Outcome: Equatable, Sendable {
     /// The record stands in Kafka, or the node itself has taken it.
@@ -41,13 +39,13 @@ public final class Publisher {
     case failed(String)
   }
 
-  private let registry: Registry
+  let registry: Registry
   private let producer: KafkaProducer
   private let inboxes: Inboxes
   private let fleetLog: FleetLog
   /// What records of the direct route travel by; without one they go through Kafka.
   public var direct: (any RecordCarrier)?
-  private let recentNodes: RecentNodes
+  let recentNodes: RecentNodes
 
   public init(
     registry: Registry, producer: KafkaProducer, limits: Inboxes.Limits = Inboxes.Limits(),
@@ -58,27 +56,6 @@ public final class Publisher {
     inboxes = Inboxes(registry, limits: limits)
     fleetLog = FleetLog(registry, limits: logLimits)
     recentNodes = RecentNodes(registry)
-  }
-
-  /// Clients that are being looked up.
-  final class LookAhead {
-    fileprivate let clients: [String]
-    fileprivate let answers: Store.Answers
-
-    fileprivate init(_ clients: [String], _ answers: Store.Answers) {
-      (self.clients, self.answers) = (clients, answers)
-    }
-  }
-
-  /// Asks for the nodes that may be needed, and where clients are whose messages are kept nowhere, without waiting: so that
-  /// these answers come with those of the caller's next call to Redis. Nothing is written, so it may come before the
-  /// job stands.
-  ///
-  /// - Returns: what `publish` takes for records of just these clients; nil where it is to ask itself.
-  func lookAhead(_ clients: [String], isKept: Bool) -> LookAhead? {
-    recentNodes.readAhead()
-    guard !isKept, !clients.isEmpty, clients.count <= Publisher.maximumLookAhead else { return nil }
-    return LookAhead(clients, registry.store.begin(Registry.holderRequests(of: clients)))
   }
 
   /// Keeps each record that is to be kept and isn't yet, looks up its client, and sends the record to the node that holds
