@@ -25,7 +25,7 @@ class Usage(unittest.TestCase):
                 self.assertIn("--", done.stdout)
 
     def test_help_of_each_verb_of_pushctl(self):
-        for verb in ["upload", "push", "status", "clients", "nodes", "drain"]:
+        for verb in ["upload", "push", "status", "cancel", "clients", "nodes", "drain"]:
             with self.subTest(verb):
                 done = run("pushctl", verb, "--help")
                 self.assertEqual(done.returncode, 0, done.stderr)
