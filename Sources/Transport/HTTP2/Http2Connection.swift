@@ -41,6 +41,14 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
   private var failure: Http2Error?
   private var isEnding = false
 
+  // Direct writes (Http2Direct.swift).
+  var account = DirectAccount()
+  /// nghttp2 was asked for output until it had no more, and nothing was given to it since.
+  var isIdle = false
+  var isSettling = false
+  /// The one stream that was written to in this turn while the session was idle.
+  private var quietStream: Http2Stream?
+
   // The frames of one output: how much of the scratch buffer is filled, and whether pieces by reference stand before it.
   private var scratchFilled = 0
   private var hasReferences = false
@@ -87,7 +95,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
   public func open(
     _ block: HeaderBlock, _ fields: [HeaderField], handler: any Http2StreamHandler
   ) throws -> Http2Stream {
-    guard let session, isOpen else { throw Http2Error(message: "the connection is closed") }
+    guard isOpen, let session = activated() else { throw Http2Error(message: "the connection is closed") }
     let stream = Http2Stream(id: 0, connection: self)
     stream.handler = handler
     var provider = dataProvider(of: stream)
@@ -103,7 +111,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
   }
 
   func submitResponse(_ stream: Http2Stream, _ block: HeaderBlock, _ fields: [HeaderField], endsStream: Bool) {
-    guard let session else { return }
+    guard let session = activated() else { return }
     var provider = dataProvider(of: stream)
     let result = block.withFields(and: fields) { nv, count in
       endsStream
@@ -116,19 +124,19 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
   }
 
   func submitReset(_ stream: Http2Stream, _ code: Http2ErrorCode) {
-    guard let session else { return }
+    guard let session = activated() else { return }
     nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, code.rawValue)
     scheduleOutput()
   }
 
   func resume(_ stream: Http2Stream) {
-    guard let session else { return }
+    guard let session = activated() else { return }
     // NGHTTP2_ERR_INVALID_ARGUMENT: the data isn't deferred, which is as well.
     nghttp2_session_resume_data(session, stream.id)
   }
 
   func consume(_ stream: Http2Stream, _ length: Int) {
-    guard let session else { return }
+    guard let session = activated() else { return }
     nghttp2_session_consume_stream(session, stream.id, length)
     scheduleOutput()
   }
@@ -137,7 +145,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
 
   /// Announces that no new stream is taken (GOAWAY); those under way go on. Servers.
   public func drain() {
-    guard let session, isOpen else { return }
+    guard isOpen, let session = activated() else { return }
     nghttp2_submit_shutdown_notice(session)
     let last = nghttp2_session_get_last_proc_stream_id(session)
     nghttp2_submit_goaway(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, NGHTTP2_NO_ERROR.rawValue, nil, 0)
@@ -146,7 +154,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
 
   /// Sends GOAWAY with the code, then closes; streams under way are closed with it.
   public func terminate(_ code: Http2ErrorCode = .noError) {
-    guard let session, isOpen else { return }
+    guard isOpen, let session = activated() else { return }
     nghttp2_session_terminate_session(session, code.rawValue)
     scheduleOutput()
   }
@@ -193,7 +201,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
   // MARK: Input
 
   public func streamReceived(_ bytes: UnsafeRawBufferPointer) {
-    guard let session else { return }
+    guard let session = activated() else { return }
     heardAt = loop.now
     depth += 1
     let result = nghttp2_session_mem_recv(session, bytes.bindMemory(to: UInt8.self).baseAddress, bytes.count)
@@ -220,15 +228,33 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
     loop.atEndOfTurn(self)
   }
 
+  /// Takes what a stream that has deferred was given now for a direct write at the end of the turn, unless nghttp2 has work.
+  func scheduleDirect(_ stream: Http2Stream) -> Bool {
+    guard isIdle, quietStream == nil || quietStream === stream else { return false }
+    quietStream = stream
+    scheduleOutput()
+    return true
+  }
+
   public func turnEnded() {
     isOutputDue = false
+    if let stream = quietStream {
+      quietStream = nil
+      if let socket, socket.pendingBytes == 0, writeDirectly(stream) { return }
+      // The output that this asks for follows here.
+      isOutputDue = true
+      stream.resume()
+      isOutputDue = false
+    }
     output()
   }
+
+  func sendDirectly(_ frames: UnsafeRawBufferPointer) { socket?.send(copying: frames) }
 
   public func streamDrained() { output() }
 
   private func output() {
-    guard let session, let socket, depth == 0 else { return }
+    guard depth == 0, let session = activated(), let socket else { return }
     depth += 1
     while socket.pendingBytes < options.outputHighWaterBytes {
       var frame: UnsafePointer<UInt8>?
@@ -240,6 +266,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
         fail(Http2Error(message: reason(Int32(count))))
         break
       } else if !madeReference {
+        isIdle = true
         break
       }
     }
@@ -307,7 +334,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
   }
 
   private func checkKeepalive() {
-    guard let session, let interval = options.keepaliveInterval else { return }
+    guard session != nil, let interval = options.keepaliveInterval else { return }
     let now = EventLoop.monotonicNanoseconds()
     if let sent = pingSentAt, heardAt < sent {
       if now - sent >= options.keepaliveTimeout.nanoseconds {
@@ -316,6 +343,7 @@ public final class Http2Connection: ByteStreamHandler, TurnEnding {
     } else {
       pingSentAt = nil
       if now - heardAt >= interval.nanoseconds {
+        guard let session = activated() else { return }
         nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
         pingSentAt = now
         scheduleOutput()

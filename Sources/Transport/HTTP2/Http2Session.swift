@@ -217,6 +217,7 @@ private func onReadData(
   guard let flags, let pointer = source?.pointee.ptr else { return Int(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue) }
   let stream = Unmanaged<Http2Stream>.fromOpaque(pointer).takeUnretainedValue()
   let connection = Http2Connection.from(user)
+  if connection.isSettling { return connection.debit(stream, length, flags) }
   var result = 0
   switch stream.fill(UnsafeMutableRawBufferPointer(start: buffer, count: length)) {
   case .copied(let count):
@@ -248,13 +249,16 @@ private func endData(_ session: OpaquePointer?, _ stream: Http2Stream, _ flags: 
 
 private let emptyBlock = HeaderBlock([])
 
-/// 0 or NGHTTP2_ERR_PAUSE, which returns from mem_send so that frames stay in order with those that it copies.
+/// NGHTTP2_ERR_PAUSE, which returns from mem_send so that frames stay in order with those that it copies; 0 for a frame that
+/// settles a debt.
 private func onSendData(
   _ session: OpaquePointer?, _ frame: UnsafeMutablePointer<nghttp2_frame>?, _ header: UnsafePointer<UInt8>?,
   _ length: Int, _ source: UnsafeMutablePointer<nghttp2_data_source>?, _ user: UnsafeMutableRawPointer?
 ) -> Int32 {
   guard let pointer = source?.pointee.ptr else { return Int32(NGHTTP2_ERR_CALLBACK_FAILURE.rawValue) }
   let connection = Http2Connection.from(user)
+  // These bytes were written before.
+  if connection.isSettling { return 0 }
   let stream = Unmanaged<Http2Stream>.fromOpaque(pointer).takeUnretainedValue()
   // We ask for no padding (no select_padding_callback), so the 9 bytes of the header are all that stands before the data.
   connection.appendReference(

@@ -66,6 +66,7 @@ public final class Http2Stream {
     queue.append(bytes)
     pendingBytes += bytes.count
     if pendingBytes > Http2Stream.lowWaterBytes { isWaitingForRoom = true }
+    if isDeferred, connection.scheduleDirect(self) { return }
     resume()
   }
 
@@ -94,13 +95,19 @@ public final class Http2Stream {
     connection.consume(self, length)
   }
 
-  private func resume() {
+  /// Has nghttp2 ask for what is queued.
+  func resume() {
+    // First what was written past nghttp2: settling that defers the stream anew.
+    connection.wake()
     if isDeferred {
       isDeferred = false
       connection.resume(self)
     }
     connection.scheduleOutput()
   }
+
+  /// Whether all that nghttp2 knows of the stream is that it has deferred: it has responded and not ended.
+  var isQuiet: Bool { isDeferred && !hasEnded && !isClosed && !isWaitingForRoom }
 
   // MARK: Called by nghttp2 through the connection, inside mem_send
 
@@ -125,6 +132,12 @@ public final class Http2Stream {
     if queue[head].count >= Http2Stream.referenceBytes {
       return .referenced(min(queue[head].count, buffer.count))
     }
+    return .copied(copy(into: buffer))
+  }
+
+  /// Takes from the queue until the buffer is full or nothing is left. - Returns: how many bytes.
+  @discardableResult
+  func copy(into buffer: UnsafeMutableRawBufferPointer) -> Int {
     var filled = 0
     while head < queue.count, filled < buffer.count {
       let piece = queue[head].prefix(buffer.count - filled)
@@ -132,7 +145,13 @@ public final class Http2Stream {
       filled += piece.count
       advance(piece.count)
     }
-    return .copied(filled)
+    return filled
+  }
+
+  /// The read callback's NGHTTP2_ERR_DEFERRED.
+  func deferred() -> Int {
+    isDeferred = true
+    return Int(NGHTTP2_ERR_DEFERRED.rawValue)
   }
 
   /// Whether the frame that was just filled is the stream's last: then END_STREAM needs no frame of its own.

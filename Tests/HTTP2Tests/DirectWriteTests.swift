@@ -1,0 +1,223 @@
+import Bytes
+import Glibc
+import Reactor
+import Testing
+
+@testable import HTTP2
+
+/// Data that is written past nghttp2, against a peer that counts every byte.
+@Suite(.timeLimit(.minutes(2))) struct DirectWriteTests {
+  /// Short messages, each in a turn of its own, while the peer gives credit in dribs and drabs, changes the windows, pings,
+  /// makes other calls, resets streams and stops reading for a while. Nothing comes that there is no credit for, and all
+  /// credit is used to its last byte.
+  @Test(arguments: [1, 2, 3, 4] as [UInt64]) func windowsAreKeptToTheByte(seed: UInt64) async throws {
+    let outcome = try await withDialogue(initialWindow: 3_000, sendBuffer: 4_608) { dialogue in
+      var random = SeededGenerator(seed: seed)
+      for step in 0..<20_000 {
+        // By turns more is written than there is credit for, and less.
+        if step / 1_000 % 2 == 0 || Int.random(in: 0..<8, using: &random) == 0 {
+          dialogue.writeSome(&random, upTo: step / 1_000 % 2 == 0 ? 400 : 50)
+        }
+        if Int.random(in: 0..<2, using: &random) == 0 { dialogue.act(&random) }
+        await dialogue.turn()
+      }
+      dialogue.peer.setReading(true)
+      await dialogue.useUp()
+      await dialogue.end()
+      return dialogue.outcome
+    }
+    #expect(outcome.complaints.isEmpty)
+    #expect(outcome.isComplete)
+    #expect(outcome.directTurns > 500)
+    #expect(outcome.resets > 3)
+    #expect(outcome.calls > 100)
+    #expect(outcome.pongs > 100)
+  }
+
+  /// Windows as large as they can be: a byte that wasn't debited when its credit comes back would overflow them.
+  @Test(arguments: [5, 6] as [UInt64]) func windowsAtTheirMaximumDoNotOverflow(seed: UInt64) async throws {
+    let outcome = try await withDialogue(initialWindow: Int(Int32.max), sendBuffer: nil) { dialogue in
+      var random = SeededGenerator(seed: seed)
+      let peer = dialogue.peer
+      peer.grant(Int(Int32.max) - 65_535)
+      for _ in 0..<10_000 {
+        dialogue.writeSome(&random, upTo: Bool.random(using: &random) ? 300 : 9_000)
+        await dialogue.turn()
+        guard Int.random(in: 0..<10, using: &random) == 0 else { continue }
+        peer.grant(Int(Int32.max) - peer.connectionWindow)
+        peer.grant(Int(Int32.max) - (peer.streams[dialogue.id]?.window ?? 0), to: dialogue.id)
+      }
+      await dialogue.end()
+      return dialogue.outcome
+    }
+    #expect(outcome.complaints.isEmpty)
+    #expect(outcome.isComplete)
+    #expect(outcome.directTurns > 3_000)
+  }
+
+  @Test func aConnectionThatDrainsOrEndsSettlesFirst() async throws {
+    let (drained, closed) = try await withDialogue(initialWindow: 60_000, sendBuffer: nil) { dialogue in
+      var random = SeededGenerator(seed: 7)
+      for _ in 0..<20 {
+        dialogue.writeSome(&random, upTo: 300)
+        await dialogue.turn()
+      }
+      let connection = dialogue.server.connection
+      let before = connection?.account.debt ?? 0
+      connection?.drain()
+      let after = connection?.account.debt
+      for _ in 0..<20 {
+        dialogue.writeSome(&random, upTo: 300)
+        await dialogue.turn()
+      }
+      let again = connection?.account.debt ?? 0
+      connection?.terminate()
+      for _ in 0..<5 { await dialogue.turn() }
+      return (before > 0 && after == 0 && again > 0, dialogue.server.isClosed && dialogue.received == dialogue.written)
+    }
+    #expect(drained)
+    #expect(closed)
+  }
+}
+
+private struct Outcome {
+  var complaints: [String]
+  var isComplete: Bool
+  var directTurns: Int
+  var resets: Int
+  var calls: Int
+  var pongs: Int
+}
+
+/// A server with one long stream, and its peer.
+private final class Dialogue {
+  let server: Endpoint
+  let peer: ScriptedPeer
+  private let loop: EventLoop
+  private(set) var id: Int32 = 0
+  private(set) var written = 0
+  private var directTurns = 0
+  private var resets = 0
+  private var calls = 0
+  /// Turns after which what is under way has arrived; the sockets' buffers are small.
+  static let settlingTurns = 400
+
+  init(_ loop: EventLoop, _ server: Endpoint, _ peer: ScriptedPeer) {
+    self.loop = loop
+    self.server = server
+    self.peer = peer
+    server.onOpen = { stream, headers in
+      let exchange = Exchange(stream)
+      stream.respond(responseBlock)
+      guard headers[":path"] != "/m" else { return exchange }
+      stream.write(Bytes([UInt8](repeating: 1, count: 100)))
+      stream.end(nil, [HeaderField("status", "0")])
+      return exchange
+    }
+  }
+
+  var stream: Http2Stream? { server.accepted.last { $0.stream?.id == id }?.stream }
+  var received: Int { peer.streams[id]?.received ?? 0 }
+  var outcome: Outcome {
+    Outcome(
+      complaints: peer.complaints, isComplete: received == written && peer.streams[id]?.hasEnded == true,
+      directTurns: directTurns, resets: resets, calls: calls, pongs: peer.pongs)
+  }
+
+  func open() async {
+    id = peer.open("m")
+    written = 0
+    while stream == nil { await turn() }
+  }
+
+  func turn() async {
+    let next = Wakeup()
+    loop.schedule(after: .zero) { next.fire() }
+    await next.wait()
+    if let account = server.connection?.account, account.debt > 0 { directTurns += 1 }
+  }
+
+  func writeSome(_ random: inout SeededGenerator, upTo size: Int) {
+    guard let stream, stream.pendingBytes < 20_000 else { return }
+    for _ in 0..<Int.random(in: 1...3, using: &random) {
+      let count = Int.random(in: 1...size, using: &random)
+      stream.write(ScriptedPeer.bytes(from: written, count: count))
+      written += count
+    }
+  }
+
+  /// One of the things that a peer may do.
+  func act(_ random: inout SeededGenerator) {
+    switch Int.random(in: 0..<40, using: &random) {
+    case 0..<12: peer.grant(min(20_000, 65_535 - peer.connectionWindow))
+    case 12..<26: peer.grant(Int.random(in: 1...2_000, using: &random), to: id)
+    case 26..<30: peer.ping()
+    case 30..<34: peer.changeInitialWindow(to: Int.random(in: 0...8_000, using: &random))
+    case 34..<37:
+      calls += 1
+      let call = peer.open("c")
+      peer.grant(1_000, to: call)
+      peer.grant(100)
+    case 37: peer.setReading(Bool.random(using: &random))
+    case 38 where resets < 20 && Int.random(in: 0..<8, using: &random) == 0:
+      resets += 1
+      peer.reset(id)
+      id = peer.open("m")
+      written = 0
+    default: peer.setReading(true)
+    }
+  }
+
+  /// Offers more than there is credit for: first the connection's has to be used up, then the stream's.
+  func useUp() async {
+    while stream == nil { await turn() }
+    for _ in 0..<Dialogue.settlingTurns { await turn() }
+    let large = 300_000
+    stream?.write(ScriptedPeer.bytes(from: written, count: large))
+    written += large
+    peer.grant(large, to: id)
+    for _ in 0..<Dialogue.settlingTurns { await turn() }
+    #expect(peer.connectionWindow == 0)
+    peer.grant(large * 3)
+    for _ in 0..<Dialogue.settlingTurns { await turn() }
+    let isLimited = received < written
+    #expect(!isLimited || peer.streams[id]?.window == 0)
+  }
+
+  /// Ends the long stream with a debt, and gives credit for the rest.
+  func end() async {
+    peer.grant(1_000_000 - min(1_000_000, peer.connectionWindow))
+    peer.grant(1_000_000 - min(1_000_000, peer.streams[id]?.window ?? 0), to: id)
+    var random = SeededGenerator(seed: 99)
+    for _ in 0..<20 {
+      writeSome(&random, upTo: 100)
+      await turn()
+    }
+    stream?.end(nil, [HeaderField("status", "0")])
+    for _ in 0..<Dialogue.settlingTurns { await turn() }
+  }
+}
+
+/// Runs a dialogue on a loop of its own, over a socket pair. `sendBuffer`: bytes that the kernel holds for the server.
+private func withDialogue<T: Sendable>(
+  initialWindow: Int, sendBuffer: Int32?, _ body: @escaping @Sendable (Dialogue) async throws -> T
+) async throws -> T {
+  let loop = try EventLoop.start(name: "direct-test")
+  defer { loop.stop() }
+  return try await loop.run {
+    let ends = socketPair()
+    if var size = sendBuffer {
+      setsockopt(ends.1, SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<Int32>.size))
+    }
+    var options = Http2Options()
+    options.resetBurst = 10_000
+    let server = try Endpoint(.server, loop, ends.1, options)
+    let peer = try ScriptedPeer(loop, ends.0, initialWindow: initialWindow)
+    let dialogue = Dialogue(loop, server, peer)
+    await dialogue.open()
+    let result = try await body(dialogue)
+    peer.close()
+    server.connection?.closeNow()
+    return result
+  }
+}
