@@ -1,5 +1,6 @@
 """Records through Kafka, jobs through pushctl, and agents whose gateway is killed."""
 
+import collections
 import hashlib
 import os
 import random
@@ -274,6 +275,43 @@ class Jobs(unittest.TestCase):
         for agent in agents:
             eventually(lambda: "to everybody" in processes.tail(agent.log, 100), f"{agent.client_id} has the text")
         self.assertTrue(pushed["job_id"])
+
+
+class FanOut(unittest.TestCase):
+    TEXTS = int(os.environ.get("FLEETPUSH_TEST_TEXTS", "3000"))
+    AT_ONCE = 200
+
+    def test_texts_for_all_arrive_whole_and_in_order_beside_heartbeats(self):
+        """What grpcio makes of a stream whose frames are mostly written past nghttp2, while it asks and answers on it."""
+        cluster = shared()
+        client = fresh("listener")
+        session = Session(Ours, cluster.channel(cluster.gateways[0]), client)
+        self.addCleanup(session.close)
+        online(cluster, client)
+        submit = jobs_pb2_grpc.JobServiceStub(cluster.channel(cluster.gateways[0])).Submit
+        under_way = collections.deque()
+        heard = answers = beats = 0
+        for number in range(self.TEXTS):
+            if len(under_way) == self.AT_ONCE:
+                under_way.popleft().result()
+            job = jobs_pb2.Job(targets=jobs_pb2.Targets(all=True), text=Ours.push.TextMessage(content=self.text(number)))
+            under_way.append(submit.future(jobs_pb2.SubmitRequest(job=job), timeout=SECONDS))
+            if number % 50 == 0:
+                session.send(heartbeat=Ours.push.Heartbeat(client_id=client, timestamp=number))
+                beats += 1
+        while heard < self.TEXTS or answers < beats:
+            message = session.received.get(timeout=SECONDS)
+            self.assertIsInstance(message, Ours.push.ServerMessage)
+            if message.WhichOneof("payload") == "text" and message.text.content.startswith(self.id()):
+                self.assertEqual(message.text.content, self.text(heard))
+                heard += 1
+            elif message.WhichOneof("payload") == "heartbeat":
+                answers += 1
+        for call in under_way:
+            call.result()
+
+    def text(self, number):
+        return f"{self.id()} {number} " + "x" * (number * 7919 % 900)
 
 
 class KilledGateway(unittest.TestCase):

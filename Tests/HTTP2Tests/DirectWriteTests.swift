@@ -78,6 +78,100 @@ import Testing
     #expect(drained)
     #expect(closed)
   }
+
+  /// One stream's debt is settled before another's begins, and what each may write is the lesser of its own window and the
+  /// connection's.
+  @Test func twoQuietStreamsShareTheConnection() async throws {
+    let outcome = try await withDialogue(initialWindow: 40_000, sendBuffer: nil) { dialogue in
+      var random = SeededGenerator(seed: 8)
+      let first = dialogue.id
+      await dialogue.open()
+      let ids = [first, dialogue.id]
+      for step in 0..<2_000 {
+        // By turns each has one turn, or several.
+        let id = ids[step < 1_000 ? step % 2 : step / 5 % 2]
+        dialogue.writeSome(&random, upTo: 100, to: id)
+        await dialogue.turn()
+        if step % 200 == 199 {
+          dialogue.peer.grant(30_000)
+          for id in ids { dialogue.peer.grant(20_000, to: id) }
+        }
+      }
+      // More than there is credit for.
+      for id in ids { dialogue.write(70_000, to: try #require(dialogue.stream(id))) }
+      for _ in 0..<50 { await dialogue.turn() }
+      return dialogue.outcome
+    }
+    #expect(outcome.complaints.isEmpty)
+    #expect(outcome.directTurns > 300)
+    #expect(outcome.connectionWindow == 0)
+  }
+
+  /// The stream is gone, and what was written to it counts for the connection all the same.
+  @Test func aStreamThatIsResetHasSettledForTheConnection() async throws {
+    let (before, after, outcome) = try await withDialogue(initialWindow: 70_000, sendBuffer: nil) { dialogue in
+      var random = SeededGenerator(seed: 9)
+      for _ in 0..<20 {
+        dialogue.writeSome(&random, upTo: 300)
+        await dialogue.turn()
+      }
+      let before = dialogue.server.connection?.account.debt ?? 0
+      dialogue.stream?.reset(.cancel)
+      let after = dialogue.server.connection?.account.debt
+      let stream = await dialogue.open()
+      let second = try #require(stream)
+      dialogue.write(68_000, to: second)
+      for _ in 0..<50 { await dialogue.turn() }
+      return (before, after, dialogue.outcome)
+    }
+    #expect(before > 0)
+    #expect(after == 0)
+    #expect(outcome.complaints == ["stream 1 was reset"])
+    #expect(outcome.connectionWindow == 0)
+  }
+
+  /// A client writes directly, too, and nghttp2 itself judges: it ends a connection that takes more than its windows allow.
+  @Test func bothEndsWriteDirectlyAgainstNghttp2() async throws {
+    var options = Http2Options()
+    options.streamWindowBytes = 3_000
+    let outcome = try await withPair(client: options, server: options) { client, server, loop in
+      server.onOpen = { stream, _ in
+        stream.respond(responseBlock)
+        return Exchange(stream)
+      }
+      let asked = Exchange()
+      asked.stream = try client.connection?.open(requestBlock, [], handler: asked)
+      await server.wait { !server.accepted.isEmpty }
+      let sides = [(client, asked), (server, server.accepted[0])]
+      var random = SeededGenerator(seed: 10)
+      var written = [0, 0]
+      var directTurns = [0, 0]
+      for step in 0..<20_200 {
+        for (side, (_, exchange)) in sides.enumerated() where step < 20_000 {
+          guard let stream = exchange.stream, stream.pendingBytes < 20_000, Int.random(in: 0..<4, using: &random) == 0
+          else { continue }
+          let count = Int.random(in: 1...400, using: &random)
+          stream.write(ScriptedPeer.bytes(from: written[side], count: count))
+          written[side] += count
+        }
+        await nextTurn(of: loop)
+        for (side, (end, _)) in sides.enumerated() {
+          if let account = end.connection?.account, account.debt > 0 { directTurns[side] += 1 }
+        }
+      }
+      let received = sides.reversed().map { $0.1.takeReceived() }
+      let expected = written.map { ScriptedPeer.bytes(from: 0, count: $0) }
+      return (isIntact: received == expected, directTurns: directTurns)
+    }
+    #expect(outcome.isIntact)
+    #expect(outcome.directTurns.allSatisfy { $0 > 1_000 })
+  }
+}
+
+private func nextTurn(of loop: EventLoop) async {
+  let next = Wakeup()
+  loop.schedule(after: .zero) { next.fire() }
+  await next.wait()
 }
 
 private struct Outcome {
@@ -87,6 +181,7 @@ private struct Outcome {
   var resets: Int
   var calls: Int
   var pongs: Int
+  var connectionWindow: Int
 }
 
 /// A server with one long stream, and its peer.
@@ -95,7 +190,7 @@ private final class Dialogue {
   let peer: ScriptedPeer
   private let loop: EventLoop
   private(set) var id: Int32 = 0
-  private(set) var written = 0
+  private var writtenTo: [Int32: Int] = [:]
   private var directTurns = 0
   private var resets = 0
   private var calls = 0
@@ -116,34 +211,39 @@ private final class Dialogue {
     }
   }
 
-  var stream: Http2Stream? { server.accepted.last { $0.stream?.id == id }?.stream }
+  var written: Int { writtenTo[id] ?? 0 }
+  var stream: Http2Stream? { stream(id) }
+  func stream(_ id: Int32) -> Http2Stream? { server.accepted.last { $0.stream?.id == id }?.stream }
   var received: Int { peer.streams[id]?.received ?? 0 }
   var outcome: Outcome {
     Outcome(
       complaints: peer.complaints, isComplete: received == written && peer.streams[id]?.hasEnded == true,
-      directTurns: directTurns, resets: resets, calls: calls, pongs: peer.pongs)
+      directTurns: directTurns, resets: resets, calls: calls, pongs: peer.pongs,
+      connectionWindow: peer.connectionWindow)
   }
 
-  func open() async {
+  /// A long stream more; what is done from now on is about it.
+  @discardableResult
+  func open() async -> Http2Stream? {
     id = peer.open("m")
-    written = 0
     while stream == nil { await turn() }
+    return stream
   }
 
   func turn() async {
-    let next = Wakeup()
-    loop.schedule(after: .zero) { next.fire() }
-    await next.wait()
+    await nextTurn(of: loop)
     if let account = server.connection?.account, account.debt > 0 { directTurns += 1 }
   }
 
-  func writeSome(_ random: inout SeededGenerator, upTo size: Int) {
-    guard let stream, stream.pendingBytes < 20_000 else { return }
-    for _ in 0..<Int.random(in: 1...3, using: &random) {
-      let count = Int.random(in: 1...size, using: &random)
-      stream.write(ScriptedPeer.bytes(from: written, count: count))
-      written += count
-    }
+  func writeSome(_ random: inout SeededGenerator, upTo size: Int, to other: Int32? = nil) {
+    guard let stream = stream(other ?? id), stream.pendingBytes < 20_000 else { return }
+    for _ in 0..<Int.random(in: 1...3, using: &random) { write(Int.random(in: 1...size, using: &random), to: stream) }
+  }
+
+  func write(_ count: Int, to stream: Http2Stream) {
+    let written = writtenTo[stream.id] ?? 0
+    stream.write(ScriptedPeer.bytes(from: written, count: count))
+    writtenTo[stream.id] = written + count
   }
 
   /// One of the things that a peer may do.
@@ -163,7 +263,6 @@ private final class Dialogue {
       resets += 1
       peer.reset(id)
       id = peer.open("m")
-      written = 0
     default: peer.setReading(true)
     }
   }
@@ -173,8 +272,7 @@ private final class Dialogue {
     while stream == nil { await turn() }
     for _ in 0..<Dialogue.settlingTurns { await turn() }
     let large = 300_000
-    stream?.write(ScriptedPeer.bytes(from: written, count: large))
-    written += large
+    if let stream { write(large, to: stream) }
     peer.grant(large, to: id)
     for _ in 0..<Dialogue.settlingTurns { await turn() }
     #expect(peer.connectionWindow == 0)

@@ -80,7 +80,8 @@ extension Http2Connection {
   private func hasCredit(for length: Int, on stream: Int32) -> Bool {
     if account.stream != stream {
       if account.debt > 0 { settle() }
-      guard let session else { return false }
+      // Not idle: settling has failed, and the connection ends.
+      guard isIdle, let session else { return false }
       // Both give 0 where SETTINGS made the window negative; -1 is for a stream that isn't there.
       let credit = min(
         nghttp2_session_get_stream_remote_window_size(session, stream),
