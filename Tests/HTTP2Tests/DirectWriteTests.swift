@@ -98,7 +98,7 @@ import Testing
         }
       }
       // More than there is credit for.
-      for id in ids { dialogue.write(70_000, to: try #require(dialogue.stream(id))) }
+      for id in ids { dialogue.write(120_000, to: try #require(dialogue.stream(id))) }
       for _ in 0..<50 { await dialogue.turn() }
       return dialogue.outcome
     }
