@@ -84,6 +84,7 @@ enum Key {
   /// A set of all client ids that have a record, or had one not long ago.
   static let clients = "index:{clients}"
   static let nodes = "index:{nodes}"
+  static func channel(_ name: String) -> String { "channel:{\(name)}" }
   /// The leases of a topic's partitions: a sorted set of `partition:node` by the time when the lease ends.
   static func partitions(of topic: String) -> String { "partitions:{\(topic)}" }
 
