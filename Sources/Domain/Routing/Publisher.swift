@@ -188,9 +188,14 @@ public final class Publisher {
   /// Produces a record that every node reads.
   public func broadcast(_ record: PushRecord) async throws(RoutingError) {
     let error: RoutingError? = await withUnsafeContinuation { continuation in
-      produce(topic: Publisher.broadcastTopic, partition: 0, record, []) { continuation.resume(returning: $0) }
+      broadcast(record) { continuation.resume(returning: $0) }
     }
     if let error { throw error }
+  }
+
+  /// As above; `then` is called on the loop when the record stands in Kafka, or with why not.
+  public func broadcast(_ record: PushRecord, then: @escaping (RoutingError?) -> Void) {
+    produce(topic: Publisher.broadcastTopic, partition: 0, record, [], then)
   }
 
   /// What has become of a message to tags or to all.

@@ -34,6 +34,8 @@ public struct PushRecord: Equatable, Sendable {
   /// Where the message stands in the client's inbox, or in the fleet's log; the record is then a hint. nil for best
   /// effort, and before it is kept.
   public var place: InboxPlace?
+  /// Of a channel's frame.
+  public var frameKey: FrameKey?
   /// What becomes of the message when too much is queued for its client.
   public var slowReader = SlowReader.byDefault
   /// How the record travels from here; no part of what is encoded.
@@ -101,6 +103,7 @@ extension PushRecord {
       isAtLeastOnce: wire.qos > 0, expiresAt: wire.expiresAtMs, hops: Int(wire.hops),
       place: wire.seq > 0 ? InboxPlace(inboxID: wire.inboxID, seq: wire.seq, previous: wire.prevSeq) : nil)
     slowReader = SlowReader(rawValue: wire.slowReader) ?? .byDefault
+    frameKey = wire.frameKey.isEmpty ? nil : FrameKey(encoded: wire.frameKey)
   }
 
   public func encoded() -> Bytes {
@@ -108,6 +111,7 @@ extension PushRecord {
       messageID: messageID, serverMessage: message, jobID: jobID, qos: isAtLeastOnce ? 1 : 0, expiresAtMs: expiresAt,
       hops: Int32(clamping: hops), slowReader: slowReader.rawValue)
     if let place { (wire.inboxID, wire.seq, wire.prevSeq) = (place.inboxID, place.seq, place.previous) }
+    if let frameKey { wire.frameKey = frameKey.encoded }
     switch target {
     case .client(let id): wire.target = .clientID(id)
     case .all(let tags):
@@ -120,5 +124,21 @@ extension PushRecord {
     case .cancelled(let job): wire.target = .cancelledJobID(job)
     }
     return wire.serialized()
+  }
+}
+
+extension PushRecord {
+  /// Tells every node of a frame that its channel keeps.
+  public init(channel: String, place: StoredPlace, frame: Bytes) {
+    self.init(
+      target: .channel(channel), messageID: place.key.id, message: frame,
+      place: InboxPlace(inboxID: place.epoch, seq: place.ordinal, previous: place.previous))
+    frameKey = place.key
+  }
+
+  /// Where the frame of a channel stands; nil for another record.
+  public var storedPlace: StoredPlace? {
+    guard let place, let frameKey else { return nil }
+    return StoredPlace(epoch: place.inboxID, ordinal: place.seq, previous: place.previous, key: frameKey)
   }
 }

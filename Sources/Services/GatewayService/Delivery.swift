@@ -37,8 +37,7 @@ final class Delivery {
       guard let stream = node.streams[client], (stream.session.epoch ?? epoch) < epoch else { return }
       stream.replace()
     case .cancelled(let job): cancel(job)
-    // Subscribers of channels are no clients of this table.
-    case .channel: break
+    case .channel: node.channelFeeds.hinted(record)
     }
   }
 

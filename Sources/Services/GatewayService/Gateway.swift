@@ -60,8 +60,11 @@ public final class Gateway {
     let metrics = GatewayMetrics(registry)
     producer = try KafkaProducer(kafka, loop: loop)
     let publisher = Publisher(registry: clients, producer: producer)
+    let channelFeeds = ChannelFeeds(
+      store: Channels(redis, retention: options.channelRetention), publisher: publisher, loop: loop, metrics: ChannelMetrics(registry), log: log)
     let node = GatewayNode(
-      options: options, loop: loop, registry: clients, ledger: ledger, publisher: publisher, metrics: metrics, log: log)
+      options: options, loop: loop, registry: clients, ledger: ledger, publisher: publisher, channelFeeds: channelFeeds,
+      metrics: metrics, log: log)
     self.node = node
     consumer = PushConsumer(
       try KafkaConsumer(kafka, loop: loop), nodeID: options.nodeID, loop: loop, metrics: metrics, log: log
@@ -83,6 +86,8 @@ public final class Gateway {
     router.add(directoryService: DirectoryHandlers(registry: clients, presence: presence))
     router.add(nodeService: NodeHandlers(node: node))
     router.add(fileService: DownloadHandler(loop: loop, store: store, redis: redis, log: log, registry: registry))
+    router.unary(BroadcastV1.BroadcastService.publish) { frame, _ in try await channelFeeds.publish(frame) }
+    router.stream(BroadcastV1.BroadcastService.subscribe) { channelFeeds.subscribe($0) }
     // The paths of callers whose definitions have no package.
     router.alias(service: "PushService", of: PushV1.PushService.name)
     router.alias(service: "FileService", of: PushV1.FileService.name)
@@ -200,6 +205,7 @@ public final class Gateway {
     isStopping = true
     setReady("shutting down")
     node.shutDown("The node is shutting down.")
+    node.channelFeeds.drain()
     presence.close()
     await node.releases.finish(within: Gateway.storeGrace)
     await node.lease.release()

@@ -19,6 +19,7 @@ final class GatewayNode {
   let lease: NodeLease
   let settlements: InboxSettlements
   let releases: SessionReleases
+  let channelFeeds: ChannelFeeds
   private let deadlines: JobDeadlines
   private(set) lazy var drain = NodeDrain(node: self)
   private var admission: Admission
@@ -35,7 +36,7 @@ final class GatewayNode {
 
   init(
     options: GatewayOptions, loop: EventLoop, registry: Registry, ledger: JobLedger, publisher: Publisher,
-    metrics: GatewayMetrics, log: Logger
+    channelFeeds: ChannelFeeds, metrics: GatewayMetrics, log: Logger
   ) {
     self.options = options
     self.loop = loop
@@ -53,6 +54,7 @@ final class GatewayNode {
     inboxes = Inboxes(registry)
     settlements = InboxSettlements(inboxes: inboxes, reports: reports, loop: loop, metrics: metrics, log: log)
     acknowledgementWaits = AcknowledgementWaits(loop: loop, limit: GatewayLimits.acknowledgementWaits)
+    self.channelFeeds = channelFeeds
     lease.clientCount = { [unowned self] in streams.clientCount }
   }
 
@@ -171,6 +173,7 @@ final class GatewayNode {
     for stream in streams.all { stream.refreshedAt = 0 }
     refreshDue(now: loop.now)
     fleetDelivery.catchUp()
+    channelFeeds.lookAtAll()
   }
 
   private func refreshDue(now: Int64) {

@@ -1,5 +1,5 @@
 public import Reactor
-internal import Routing
+public import Routing
 public import Safeguards
 
 /// What a gateway is told when it starts, and its limits.
@@ -31,6 +31,8 @@ public struct GatewayOptions: Sendable {
   public var drainDeadline: Duration = .seconds(60)
   /// What a client is told to wait for before it comes back to a node that ends.
   public var drainRetry: Duration = .seconds(10)
+  /// What each channel keeps.
+  public var channelRetention = Channels.Retention()
   /// What a test leaves out.
   public var safeguards = Safeguards.all
   /// Entries of the fleet's log that are kept in memory at most, and their bytes; sessions that are further behind read
