@@ -61,7 +61,8 @@ public final class Gateway {
     producer = try KafkaProducer(kafka, loop: loop)
     let publisher = Publisher(registry: clients, producer: producer)
     let channelFeeds = ChannelFeeds(
-      store: Channels(redis, retention: options.channelRetention), publisher: publisher, loop: loop, metrics: ChannelMetrics(registry), log: log)
+      store: Channels(redis, retention: options.channelRetention), publisher: publisher, loop: loop,
+      metrics: ChannelMetrics(registry), log: log)
     let node = GatewayNode(
       options: options, loop: loop, registry: clients, ledger: ledger, publisher: publisher, channelFeeds: channelFeeds,
       metrics: metrics, log: log)

@@ -111,7 +111,8 @@ final class ChannelFeeds {
   }
 
   private func lookLater() {
-    timer = loop.schedule(after: ChannelFeeds.lookInterval) { [unowned self] in
+    timer = loop.schedule(after: ChannelFeeds.lookInterval) { [weak self] in
+      guard let self, !isDraining else { return }
       timer = nil
       lookAtAll()
       if !feeds.isEmpty { lookLater() }
@@ -126,6 +127,7 @@ final class ChannelFeeds {
   /// Tells every subscriber to go elsewhere, and takes no more.
   func drain() {
     isDraining = true
+    timer?.cancel()
     for feed in feeds.values { feed.end(ChannelFeeds.draining) }
   }
 }

@@ -17,7 +17,7 @@ final class ChannelSubscriber: ServerStreamHandler {
   static let certificateName = "x-gap-certificate-bin"
 
   private let call: ServerCall
-  private unowned let feeds: ChannelFeeds
+  private let feeds: ChannelFeeds
   private var feed: ChannelFeed?
   private var subscription = Subscription(start: 0)
   private var policy = BroadcastV1.SubscribeRequest.SlowReader.disconnect

@@ -1,18 +1,4 @@
-/// Lets stories of one loop wait until something about an object has changed; each looks again for itself.
-final class Changes {
-  private var waiters: [UnsafeContinuation<Void, Never>] = []
-
-  /// Suspends until the next `signal`.
-  func next() async {
-    await withUnsafeContinuation { waiters.append($0) }
-  }
-
-  func signal() {
-    let woken = waiters
-    waiters.removeAll(keepingCapacity: true)
-    for waiter in woken { waiter.resume() }
-  }
-}
+internal import Reactor
 
 /// A bound on bytes in memory, for stories of one loop: who asks for more than is left waits.
 final class ByteBudget {
