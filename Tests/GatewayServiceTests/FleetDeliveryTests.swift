@@ -56,7 +56,10 @@ import Testing
       let rows = try await DeliveryTests.status(channel, "j3").targets
       let row = try #require(rows.first { $0.clientID == "away" })
       #expect(row.state == .accepted && row.reason == "Stored: the client is away." && row.messageID == "j3")
-      // Who comes for the first time gets what is published from then on.
+      // Who comes for the first time gets what is published from then on, as its gateway knows it.
+      try await cluster.until {
+        g1.metric(#"fleetpush_records_consumed_total{topic="client-broadcast"}"#) >= 30
+      }
       let new = try await cluster.client("new", at: g1)
       let back = try await cluster.client("away", at: g2)
       _ = try await Self.submit(channel, ["last"])
