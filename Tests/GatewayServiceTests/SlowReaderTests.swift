@@ -1,5 +1,8 @@
 import GRPC
+import Kafka
+import Protobuf
 import Reactor
+import Routing
 import Schema
 import Testing
 
@@ -172,6 +175,30 @@ import Testing
         if case .heartbeat = message.payload { answers += 1 }
       }
       #expect(answers > 0 && answers < count)
+    }
+  }
+
+  /// With more streams than one turn serves, messages to all wait for each other.
+  @Test func messagesToAllThatComeFasterThanTheyGoAreBounded() async throws {
+    try await withCluster { cluster in
+      let g1 = try await cluster.gateway("g1") { $0.maximumFanOutBytes = 5000 }
+      var clients: [TestClient] = []
+      for number in 0...GatewayLimits.streamsPerTurn {
+        clients.append(try await cluster.client("c\(number)", at: g1))
+      }
+      let producer = try KafkaProducer(KafkaConnection(bootstrap: cluster.bootstrap), loop: cluster.loop)
+      let publisher = Publisher(registry: Registry(g1.redis), producer: producer)
+      let message = PushV1.ServerMessage(payload: .text(PushV1.TextMessage(content: "hi"))).serialized()
+      let record = PushRecord(target: .all(tags: [:]), message: message)
+      let count = 50
+      for _ in 0..<count { cluster.loop.spawn { try? await publisher.broadcast(record) } }
+      try await cluster.until {
+        g1.metric("fleetpush_fanouts_dropped_total") * clients.count + g1.metric("fleetpush_messages_written_total")
+          == count * clients.count
+      }
+      #expect(g1.metric("fleetpush_fanouts_dropped_total") > 0)
+      #expect(try await clients[0].text() == "hi")
+      await producer.close()
     }
   }
 }

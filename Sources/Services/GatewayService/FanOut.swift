@@ -1,3 +1,4 @@
+internal import Bytes
 internal import GRPC
 internal import Reactor
 internal import Routing
@@ -16,10 +17,18 @@ final class FanOut {
     let tags: [String: String]
     var written = 0
 
+    /// What it holds of memory, about.
+    var bytes: Int { record.message.count + FanOut.overheadBytes }
+
     func isFor(_ stream: ConnectStream) -> Bool { tags.isEmpty || stream.tags.matches(tags) }
   }
+
+  /// What a message that waits takes beside its own bytes, about.
+  static let overheadBytes = 512
+
   private unowned let node: GatewayNode
   private var waiting: [Message] = []
+  private var waitingBytes = 0
   private var batch: [Message] = []
   private var streams: ArraySlice<ConnectStream> = []
   private var isRunning = false
@@ -28,9 +37,15 @@ final class FanOut {
     self.node = node
   }
 
-  /// Takes a record in for every stream that has the tags and is open when its pass begins.
+  /// Takes a record in for every stream that has the tags and is open when its pass begins. Where records come faster than
+  /// passes end, those past `maximumFanOutBytes` are dropped and counted.
   func add(_ record: PushRecord, to tags: [String: String]) {
-    waiting.append(Message(record: record, encoded: EncodedMessage(payload: record.message), tags: tags))
+    let message = Message(record: record, encoded: EncodedMessage(payload: record.message), tags: tags)
+    guard waiting.isEmpty || waitingBytes + message.bytes <= node.options.maximumFanOutBytes else {
+      return node.metrics.droppedFanOuts.increment()
+    }
+    waiting.append(message)
+    waitingBytes += message.bytes
     guard !isRunning else { return }
     isRunning = true
     turn()
@@ -39,7 +54,7 @@ final class FanOut {
   private func turn() {
     if batch.isEmpty {
       batch = waiting
-      waiting = []
+      (waiting, waitingBytes) = ([], 0)
       streams = node.streams.all[...]
     }
     serveSlice()

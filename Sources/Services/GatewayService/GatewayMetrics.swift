@@ -18,6 +18,7 @@ final class GatewayMetrics {
   let forwarded: Counter
   let overflowed: Counter
   let dropped: Counter
+  let droppedFanOuts: Counter
   let directSent: Counter
   let directReceived: Counter
   let clients: Gauge
@@ -60,6 +61,9 @@ final class GatewayMetrics {
       "fleetpush_streams_overflowed_total", "Streams closed because their client read too slowly.")
     dropped = registry.counter(
       "fleetpush_messages_dropped_total", "Best-effort messages dropped because their client read too slowly.")
+    droppedFanOuts = registry.counter(
+      "fleetpush_fanouts_dropped_total",
+      "Best-effort messages to tags or to all that were dropped because too many waited.")
     directSent = registry.counter("fleetpush_direct_records_sent_total", "Records handed to other nodes by calls.")
     directReceived = registry.counter(
       "fleetpush_direct_records_received_total", "Records that other nodes handed over by calls.")

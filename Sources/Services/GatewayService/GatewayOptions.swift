@@ -20,6 +20,8 @@ public struct GatewayOptions: Sendable {
   public var refreshInterval: Duration = .seconds(20)
   /// Bytes queued for one client at most; past that a message is dealt with by its policy for slow readers.
   public var maximumQueuedBytes = 1 << 20
+  /// Bytes of best-effort messages to tags and to all that wait for the pass before at most; past that they are dropped.
+  public var maximumFanOutBytes = 64 << 20
   /// The largest message that a client may send.
   public var maximumClientMessageBytes = 64 << 10
   /// Partitions of `client-push` when the topic has to be made.
