@@ -4,18 +4,22 @@ internal import Reactor
 internal import Safeguards
 internal import Telemetry
 
-/// The whole-file MD5 follows the durable prefix; blocks of 20 MiB are digested when all of their bytes are durable, several
-/// at once where several are due. Both read what is in the page cache; nothing is held in memory for them.
+/// Blocks of 20 MiB are digested when all of their bytes are durable, several at once where several are due; the whole-file
+/// MD5 follows the blocks from the start of the file that have been. Both read what is in the page cache; nothing is held in
+/// memory for them.
+///
+/// The order matters: a byte that goes bad before both readings, or between them, makes the whole-file MD5 differ from the
+/// declared one. Read the other way round, the block's MD5 would be that of the bad byte, and the file pass for good.
 extension ActiveUpload {
   /// Bytes that the whole-file MD5 has behind it.
   var digested: Int64 { digest.position }
 
   /// Lets the whole-file MD5 follow, a block at a time.
   func advanceDigest() {
-    let prefix = state.durable.contiguousPrefix
-    guard let file, ended == nil, !isDigesting, prefix > digested else { return }
+    let index = Int(digested / Sidecar.blockSize)
+    guard let file, ended == nil, !isDigesting, digested < state.size, blockMD5s[index] != nil else { return }
     isDigesting = true
-    let end = min(prefix, digested + Sidecar.blockSize)
+    let end = BlockDigests.range(index, ofSize: state.size).upperBound
     let digest = self.digest
     node.loop.spawn {
       do {
@@ -68,6 +72,7 @@ extension ActiveUpload {
           self.unwritten.blocks[index] = md5
         }
         self.commit(after: self.node.limits.pauseBeforeJournal)
+        self.advanceDigest()
       } catch {
         self.end(Status(storing: error))
       }
