@@ -107,6 +107,26 @@ import Testing
     #expect(outcome.connectionWindow == 0)
   }
 
+  /// Short messages use up the lesser window to its last byte and wait there, whichever it is.
+  @Test(arguments: [20_000, 200_000]) func shortMessagesStopAtTheLesserWindow(streamWindow: Int) async throws {
+    let (stopped, outcome) = try await withDialogue(initialWindow: streamWindow, sendBuffer: nil) { dialogue in
+      var random = SeededGenerator(seed: 11)
+      while dialogue.written < 70_000 {
+        dialogue.writeSome(&random, upTo: 300)
+        await dialogue.turn()
+        if (dialogue.stream?.pendingBytes ?? 0) > 2_000 { break }
+      }
+      let stopped = dialogue.received
+      dialogue.peer.grant(70_000)
+      await dialogue.end()
+      return (stopped, dialogue.outcome)
+    }
+    #expect(stopped == min(streamWindow, 65_535))
+    #expect(outcome.complaints.isEmpty)
+    #expect(outcome.isComplete)
+    #expect(outcome.directTurns > 30)
+  }
+
   /// The stream is gone, and what was written to it counts for the connection all the same.
   @Test func aStreamThatIsResetHasSettledForTheConnection() async throws {
     let (before, after, outcome) = try await withDialogue(initialWindow: 70_000, sendBuffer: nil) { dialogue in
