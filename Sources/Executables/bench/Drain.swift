@@ -54,6 +54,7 @@ struct Drain {
     let drain = Watched()
     loop.spawn {
       do {
+        // The load runs for a while before the drain, and after it.
         try await loop.sleep(for: Drain.margin)
         let progress = try await PushV1.NodeServiceClient(channel).drain(
           PushV1.DrainRequest(
@@ -69,7 +70,7 @@ struct Drain {
     if let failure = drain.failure { throw failure }
     let total = rounds * clients
     try await endpoints.wait(within: Drain.patience, "\(total) texts") { endpoints.texts >= total }
-    // What would come twice comes now.
+    // What would come twice comes now: nothing tells that nothing more comes.
     try await loop.sleep(for: Drain.margin)
     report(drain.last, rounds, endpoints, retries: endpoints.retries - refusedBefore)
     endpoints.close()
@@ -119,6 +120,7 @@ struct Drain {
       }
       if let failure { throw failure }
       await endpoints.heartbeatIfDue()
+      // The pace of the load.
       try await loop.sleep(for: Drain.tick)
     }
     while running > 0 { await done.wait() }

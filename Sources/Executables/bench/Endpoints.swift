@@ -116,6 +116,7 @@ final class Endpoints {
         delay = .milliseconds(farewell.reconnectAfterMs)
         if let gateway = HostPort(farewell.gateway) { member.gateway = gateway }
       }
+      // As the gateway has said, or as an agent backs off.
       try? await loop.sleep(for: delay)
     }
   }

@@ -28,6 +28,7 @@ struct Idle {
     let before = try ProcessFigures(of: pid)
     let fleet = Fleet(loop: loop, gateway: gateway, count: streams)
     try await fleet.open()
+    // Idle is what is measured.
     try await loop.sleep(for: hold)
     let after = try ProcessFigures(of: pid)
     let perStream = Double(after.residentKiB - before.residentKiB) / Double(streams)

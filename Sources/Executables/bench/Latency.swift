@@ -68,6 +68,7 @@ struct Latency {
         loop.spawn { await run.publish(number, way, on: publisher) }
       }
       if number % rate == 0 { await run.heartbeat() }
+      // The pace, uneven so that it doesn't fall in step with anything.
       try await loop.sleep(for: .microseconds(Int64.random(in: 500_000...1_500_000) / Int64(rate)))
     }
     try await run.wait(within: Latency.patience, "\(total) messages") { run.received == total }

@@ -82,6 +82,13 @@ public final class Wakeup {
     await withUnsafeContinuation { continuation = $0 }
   }
 
+  /// Suspends until the next `fire`, for a while at most. One story at a time.
+  public func wait(within limit: Duration, on loop: EventLoop) async {
+    let timer = loop.schedule(after: limit) { self.fire() }
+    defer { timer.cancel() }
+    await wait()
+  }
+
   /// Wakes the story that waits, if one does.
   public func fire() {
     continuation?.resume()

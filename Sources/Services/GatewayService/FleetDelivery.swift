@@ -23,9 +23,9 @@ final class FleetDelivery {
   private var readsDone = 0
   private var lookedAt: Int64 = 0
   private var isLooking = false
-  private var waiting: ArraySlice<ConnectStream> = []
-  private var isPassRunning = false
-  private var isPassDue = false
+  private lazy var pass = SlicedPass(
+    loop: node.loop, slice: GatewayLimits.streamsPerTurn, over: { [unowned node] in node.streams.all },
+    visit: { [unowned self] in serve($0) })
 
   init(node: GatewayNode, log: FleetLog) {
     self.node = node
@@ -55,7 +55,7 @@ final class FleetDelivery {
     guard place.inboxID == tail.logID, place.previous == tail.head else { return catchUp() }
     tail.append(place.seq, record)
     if isCancelled { tail.withdraw(record.jobID) }
-    serveAll()
+    pass.run()
   }
 
   /// Nothing more of a job is to be delivered.
@@ -115,7 +115,7 @@ final class FleetDelivery {
       if page.isComplete { break }
     }
     readsDone = max(readsDone, number)
-    serveAll()
+    pass.run()
   }
 
   // MARK: Sessions
@@ -129,25 +129,6 @@ final class FleetDelivery {
       catchUp()
     }
     serve(stream)
-  }
-
-  /// Serves every stream, a slice of them per turn.
-  private func serveAll() {
-    isPassDue = true
-    guard !isPassRunning else { return }
-    isPassRunning = true
-    turn()
-  }
-
-  private func turn() {
-    if waiting.isEmpty {
-      isPassDue = false
-      waiting = node.streams.all[...]
-    }
-    for stream in waiting.prefix(GatewayLimits.streamsPerTurn) { serve(stream) }
-    waiting = waiting.dropFirst(GatewayLimits.streamsPerTurn)
-    isPassRunning = !waiting.isEmpty || isPassDue
-    if isPassRunning { node.loop.schedule(after: .zero) { [weak self] in self?.turn() } }
   }
 
   /// Writes what the log has for a client above its place, while there is room.

@@ -115,9 +115,6 @@ final class InboxSettlements {
     isFlushing = true
     defer { isFlushing = false }
     send()
-    guard isSending else { return }
-    let timer = loop.schedule(after: limit) { [sent] in sent.fire() }
-    await sent.wait()
-    timer.cancel()
+    if isSending { await sent.wait(within: limit, on: loop) }
   }
 }

@@ -228,9 +228,6 @@ final class LedgerReports {
     flush(&writtenBefore)
     flush(&written)
     send()
-    guard isSending else { return }
-    let timer = loop.schedule(after: limit) { [sent] in sent.fire() }
-    await sent.wait()
-    timer.cancel()
+    if isSending { await sent.wait(within: limit, on: loop) }
   }
 }

@@ -79,9 +79,7 @@ final class NodeDrain {
     guard !hasEnded else { return }
     let changed = Wakeup()
     waiting.append(changed)
-    let timer = node.loop.schedule(after: limit) { changed.fire() }
-    await changed.wait()
-    timer.cancel()
+    await changed.wait(within: limit, on: node.loop)
     waiting.removeAll { $0 === changed }
   }
 

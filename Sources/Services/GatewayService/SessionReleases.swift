@@ -55,9 +55,6 @@ final class SessionReleases {
   /// of the node's lease says the same of all.
   func finish(within limit: Duration) async {
     isEnding = true
-    guard isSending else { return }
-    let timer = loop.schedule(after: limit) { [sent] in sent.fire() }
-    await sent.wait()
-    timer.cancel()
+    if isSending { await sent.wait(within: limit, on: loop) }
   }
 }

@@ -24,9 +24,9 @@ final class ChannelFeed {
   private var encodings: [Int64: EncodedMessage] = [:]
   private var isReading = false
   private var isLooking = false
-  private var isServing = false
-  private var unserved: ArraySlice<ChannelSubscriber> = []
-  private var isPassDue = false
+  private lazy var pass = SlicedPass(
+    loop: feeds.loop, slice: ChannelFeed.subscribersPerTurn, over: { [unowned self] in subscribers },
+    visit: { $0.advance() })
 
   init(_ name: String, feeds: ChannelFeeds) {
     self.name = name
@@ -88,7 +88,7 @@ final class ChannelFeed {
   private func take(_ verdict: ChannelTail.Verdict) {
     switch verdict {
     case .known: break
-    case .appended: serve()
+    case .appended: pass.run()
     case .look: look()
     case .read: read()
     case .broken(let reason): breakOff(reason)
@@ -127,27 +127,6 @@ final class ChannelFeed {
   }
 
   // MARK: Serving
-
-  /// Lets every subscriber go on, a slice of them per turn. What comes meanwhile waits for the next pass, so a backlog costs
-  /// each stream one write.
-  private func serve() {
-    isPassDue = true
-    guard !isServing else { return }
-    isServing = true
-    turn()
-  }
-
-  private func turn() {
-    if unserved.isEmpty, isPassDue {
-      isPassDue = false
-      unserved = subscribers[...]
-    }
-    for subscriber in unserved.prefix(ChannelFeed.subscribersPerTurn) { subscriber.advance() }
-    unserved = unserved.dropFirst(ChannelFeed.subscribersPerTurn)
-    isServing = !unserved.isEmpty || isPassDue
-    // The feed lives as long as this pass, also when its last subscriber leaves in it.
-    if isServing { feeds.loop.schedule(after: .zero) { self.turn() } }
-  }
 
   /// A frame of the newest part, encoded once for all.
   func encoded(_ frame: StoredFrame) -> EncodedMessage {
