@@ -206,17 +206,7 @@ final class Endpoints {
 
   /// - Throws: `BenchError` past the limit.
   func wait(within limit: Duration, _ what: String, until done: () -> Bool) async throws {
-    var isOver = false
-    let timer = loop.schedule(after: limit) { [progress] in
-      isOver = true
-      progress.fire()
-    }
-    defer { timer.cancel() }
-    while !done() {
-      if isOver {
-        throw BenchError("after \(limit) still waiting for \(what): \(registered) registered, \(texts) texts")
-      }
-      await progress.wait()
-    }
+    try await progress.wait(
+      within: limit, on: loop, for: "\(what): \(registered) registered, \(texts) texts", until: done)
   }
 }

@@ -106,16 +106,10 @@ final class Fleet {
   }
 
   private func wait(_ what: String, until done: () -> Bool) async throws {
-    var isOver = false
-    let timer = loop.schedule(after: Fleet.patience) { [progress] in
-      isOver = true
-      progress.fire()
-    }
-    defer { timer.cancel() }
-    while !done() {
+    try await progress.wait(within: Fleet.patience, on: loop, for: what) {
+      if done() { return true }
       if let failure { throw failure }
-      if isOver { throw BenchError("still waiting after \(Fleet.patience) for \(what)") }
-      await progress.wait()
+      return false
     }
   }
 

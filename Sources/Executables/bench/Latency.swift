@@ -181,16 +181,10 @@ final class LatencyRun {
   // MARK: The end
 
   func wait(within limit: Duration, _ what: String, until done: () -> Bool) async throws {
-    var isOver = false
-    let timer = loop.schedule(after: limit) { [progress] in
-      isOver = true
-      progress.fire()
-    }
-    defer { timer.cancel() }
-    while !done() {
+    try await progress.wait(within: limit, on: loop, for: "\(what): \(received) came") {
+      if done() { return true }
       if let failure { throw failure }
-      if isOver { throw BenchError("after \(limit) still waiting for \(what): \(received) came") }
-      await progress.wait()
+      return false
     }
   }
 
